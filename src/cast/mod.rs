@@ -1,0 +1,2 @@
+//! cast.
+#![allow(missing_docs)]

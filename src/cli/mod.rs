@@ -1,0 +1,2 @@
+//! cli.
+#![allow(missing_docs)]

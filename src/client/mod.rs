@@ -1,0 +1,2 @@
+//! client.
+#![allow(missing_docs)]

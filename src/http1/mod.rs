@@ -1,0 +1,2 @@
+//! http1.
+#![allow(missing_docs)]

@@ -1,0 +1,2 @@
+//! http2.
+#![allow(missing_docs)]

@@ -1,0 +1,117 @@
+//! Every cap and deadline of the project, with its reason. A number that bounds something stands here and nowhere else.
+#![forbid(unsafe_code)]
+
+use crate::time::Span;
+
+// ---- cast ----
+
+/// Most input bytes that one event encodes. Small enough that a lagging reader sees output soon and that one worst-case event
+/// fits half the smallest ring; large enough that the per-event overhead vanishes.
+pub const EVENT_INPUT_BYTES: usize = 4096;
+
+/// Longest header line. Tailscale's is below 1 KiB; a command line can be long, and is cut to fit.
+pub const HEADER_LINE_BYTES: usize = 16 * 1024;
+
+/// How long an incomplete UTF-8 sequence waits for its rest before it is written as it is.
+pub const UTF8_TAIL_WAIT: Span = Span::from_ms(50);
+
+// ---- ring ----
+
+/// Smallest ring. See [`EVENT_INPUT_BYTES`].
+pub const RING_MIN_BYTES: usize = 64 * 1024;
+
+/// Largest ring: more would only delay what a full ring has to say.
+pub const RING_MAX_BYTES: usize = 256 * 1024 * 1024;
+
+/// Ring of the C library: a router has 128 MB and some ten sessions.
+pub const RING_DEFAULT_BYTES: usize = 256 * 1024;
+
+/// Ring of `record` and `login-shell`: the rate is bounded by ring / commit latency.
+pub const RING_THROUGHPUT_BYTES: usize = 4 * 1024 * 1024;
+
+// ---- client deadlines (docs/protocol.md §3.7) ----
+
+/// One dial, TLS included: upstream's value.
+pub const DIAL: Span = Span::from_secs(5);
+/// `HEAD /v2/record` with its dial: upstream's value.
+pub const PROBE: Span = Span::from_secs(10);
+/// Response headers, 100-continue or 101. Upstream has no bound and can hang for ever.
+pub const ACCEPT: Span = Span::from_secs(10);
+/// All recorders together at the start: upstream's value.
+pub const START: Span = Span::from_secs(30);
+/// The next address starts this long after the one before it, so that one black hole does not cost 10 s.
+pub const STAGGER: Span = Span::from_secs(1);
+/// Silence of a castkeep recorder while data is outstanding: three times its promised ack period.
+pub const ACK_SILENCE_COMMIT: Span = Span::from_secs(3);
+/// Silence of a stock v2 recorder: upstream's value.
+pub const ACK_SILENCE_STOCK: Span = Span::from_secs(30);
+/// Unsent or uncommitted bytes without progress: a hung disk still acks.
+pub const PROGRESS: Span = Span::from_secs(10);
+/// From the first loss until a commit advances.
+pub const RESUME_GRACE: Span = Span::from_secs(15);
+/// How long fail-open output waits for a full ring, and the program for its start.
+pub const STALL_LIMIT: Span = Span::from_secs(1);
+/// How long `close` waits for the last commit when the caller does not say.
+pub const CLOSE_WAIT: Span = Span::from_secs(5);
+/// First and longest pause between attempts in the background.
+pub const BACKOFF_MIN: Span = Span::from_secs(1);
+/// See [`BACKOFF_MIN`].
+pub const BACKOFF_MAX: Span = Span::from_secs(30);
+/// Recorders in one decision: more cannot be tried within [`START`].
+pub const RECORDERS_MAX: usize = 32;
+/// Connections that one session has at a time: two addresses racing at the start, one being closed, one spare.
+pub const LINKS_MAX: usize = 4;
+/// Longest reject or terminate message.
+pub const MESSAGE_BYTES: usize = 4096;
+/// Longest ack object. Ours are below 100 bytes; an error text is quoted in full up to this.
+pub const ACK_OBJECT_BYTES: usize = 8 * 1024;
+
+// ---- HTTP, both roles ----
+
+/// Request or response head.
+pub const HEAD_BYTES: usize = 16 * 1024;
+/// Fields in a head.
+pub const HEAD_FIELDS: usize = 64;
+/// Longest chunk-size line with its extensions.
+pub const CHUNK_LINE_BYTES: usize = 256;
+/// DATA payload that we send at a time: what the HTTP/2 crate keeps on its heap grows with it.
+pub const H2_SEND_BYTES: usize = 4096;
+/// Bytes fed to the HTTP/2 decoder at a time: it is quadratic in what it is fed.
+pub const H2_FEED_BYTES: usize = 4096;
+/// Useless frames (PING, SETTINGS, PRIORITY, RST_STREAM, empty DATA, empty CONTINUATION, unknown) in one window of time.
+pub const H2_USELESS_FRAMES: u32 = 1_000;
+/// The window of time for [`H2_USELESS_FRAMES`].
+pub const H2_USELESS_WINDOW: Span = Span::from_secs(10);
+/// CONTINUATION frames in one header block.
+pub const H2_CONTINUATIONS: u32 = 8;
+/// Streams that a peer may have open on one connection.
+pub const H2_STREAMS: u32 = 8;
+/// Largest frame of `castkeep/1`.
+pub const UPGRADE_FRAME_BYTES: usize = 1024 * 1024;
+
+// ---- recorder ----
+
+/// Time for a request head.
+pub const HEAD_TIME: Span = Span::from_secs(10);
+/// A connection without a request.
+pub const IDLE_TIME: Span = Span::from_secs(60);
+/// Period of ack objects for stock peers: well below their 30 s.
+pub const ACK_PERIOD_STOCK: Span = Span::from_secs(5);
+/// Period of ack objects for castkeep peers.
+pub const ACK_PERIOD_COMMIT: Span = Span::from_secs(1);
+/// Body of an event.
+pub const EVENT_BODY_BYTES: usize = 4 * 1024 * 1024;
+/// Connections at a time unless configured.
+pub const CONNECTIONS_DEFAULT: usize = 4096;
+/// Parts of one recording at one recorder.
+pub const PARTS_MAX: u32 = 1_000;
+/// Commit points kept in a sidecar.
+pub const SIDECAR_COMMITS: usize = 64;
+/// Size of a part's journal file.
+pub const JOURNAL_BYTES: u64 = 12_288;
+/// Space held back for a part's sidecar.
+pub const SEAL_RESERVE_BYTES: u64 = 16_384;
+/// How long a recording without a connection can be resumed unless configured.
+pub const RESUME_WINDOW: Span = Span::from_secs(600);
+/// How long stock uploads are served after SIGTERM unless configured.
+pub const DRAIN_TIMEOUT: Span = Span::from_secs(60);

@@ -1,0 +1,3 @@
+//! The castkeep program. Everything it does is in `castkeep::cli`.
+
+fn main() {}

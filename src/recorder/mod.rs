@@ -1,0 +1,2 @@
+//! recorder.
+#![allow(missing_docs)]

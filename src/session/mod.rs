@@ -1,0 +1,2 @@
+//! session.
+#![allow(missing_docs)]

@@ -1,0 +1,2 @@
+//! upload.
+#![allow(missing_docs)]

@@ -12,6 +12,12 @@ pub const EVENT_INPUT_BYTES: usize = 4096;
 /// Longest header line. Tailscale's is below 1 KiB; a command line can be long, and is cut to fit.
 pub const HEADER_LINE_BYTES: usize = 16 * 1024;
 
+/// Longest label of a marker; a longer one is cut. Long enough for ours and for a line that a person types.
+pub const MARKER_BYTES: usize = 256;
+
+/// Longest line of a cast that is read, whoever wrote it: an event body of a stock peer can be some MiB.
+pub const CAST_LINE_BYTES: usize = 16 * 1024 * 1024;
+
 /// How long an incomplete UTF-8 sequence waits for its rest before it is written as it is.
 pub const UTF8_TAIL_WAIT: Span = Span::from_ms(50);
 

@@ -101,6 +101,8 @@ pub const UPGRADE_FRAME_BYTES: usize = 1024 * 1024;
 pub const HEAD_TIME: Span = Span::from_secs(10);
 /// A connection without a request.
 pub const IDLE_TIME: Span = Span::from_secs(60);
+/// Silence of an HTTP/2 peer after which it is asked with a PING; after the same time again it counts as dead.
+pub const PING_TIME: Span = Span::from_secs(30);
 /// Period of ack objects for stock peers: well below their 30 s.
 pub const ACK_PERIOD_STOCK: Span = Span::from_secs(5);
 /// Period of ack objects for castkeep peers.

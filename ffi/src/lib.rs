@@ -1,1 +1,17 @@
-//! The C interface of castkeep.
+//! The C interface of castkeep. The documentation for its users is include/castkeep.h, made from the comments here, so
+//! these are written for readers of C.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+// Names are those of C, and are reached by the linker, not by Rust paths.
+#![allow(non_camel_case_types, unreachable_pub)]
+
+mod status;
+mod version;

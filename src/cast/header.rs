@@ -1,9 +1,15 @@
 //! The first line of a cast.
 
-use alloc::{string::String, vec::Vec};
+use alloc::{
+    format,
+    string::{String, ToString},
+    vec::Vec,
+};
 
-use super::DecodeError;
-use crate::Error;
+use serde_json::{Map, Value};
+
+use super::{DecodeError, clamp_size};
+use crate::{Error, error::Misuse, limits::HEADER_LINE_BYTES};
 
 /// The first line of a cast: asciicast's keys and those of Tailscale SSH, plus ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,7 +116,7 @@ impl Header {
     /// # Errors
     /// `TooBig` when it does not fit without the command; `NoMemory`.
     pub fn encode(&self) -> Result<Vec<u8>, Error> {
-        todo!()
+        self.encode_with(self.continues.as_ref().map(|c| (c.recording.as_str(), c.offset)))
     }
 
     /// The header line of a part that begins at `offset`: as [`Header::encode`], plus `castkeepContinues`.
@@ -118,26 +124,391 @@ impl Header {
     /// # Errors
     /// As [`Header::encode`]; `Misuse` when there is no `castkeep` object and so no recording id.
     pub fn encode_continuation(&self, offset: u64) -> Result<Vec<u8>, Error> {
-        todo!("{offset}")
+        let Some(castkeep) = &self.castkeep else {
+            return Err(Error::Misuse(Misuse::WrongState));
+        };
+        self.encode_with(Some((&castkeep.recording, offset)))
     }
 
-    /// Reads a header line of version 2 or 3, with or without its LF. Missing, null and unknown keys are no error.
+    fn encode_with(&self, continues: Option<(&str, u64)>) -> Result<Vec<u8>, Error> {
+        let mut line = Vec::new();
+        line.try_reserve_exact(HEADER_LINE_BYTES).map_err(|_| Error::NoMemory)?;
+        // What follows the command is written first, to know how much of the command fits. The room for `castkeepContinues` is always left,
+        // so that every part of a recording has the same command.
+        let mut behind = Object { line, empty: false };
+        self.write_behind_command(&mut behind);
+        let own = behind.line.len();
+        if let Some((recording, offset)) = continues {
+            behind.object("castkeepContinues", |o| {
+                o.string("recording", recording);
+                o.number("offset", offset as i128);
+            });
+        }
+        let reserved = own.saturating_add(CONTINUES_BYTES).max(behind.line.len());
+
+        let mut line = Vec::new();
+        line.try_reserve_exact(HEADER_LINE_BYTES).map_err(|_| Error::NoMemory)?;
+        let mut object = Object { line, empty: true };
+        object.line.push(b'{');
+        object.number("version", 2);
+        object.number("width", self.width.into());
+        object.number("height", self.height.into());
+        object.number("timestamp", self.timestamp.into());
+        if let Some(command) = self.command.as_deref().filter(|c| !c.is_empty()) {
+            object.key("command");
+            let used = object.line.len().saturating_add(reserved).saturating_add("\"\"}\n".len());
+            object.line.push(b'"');
+            escape(command, HEADER_LINE_BYTES.saturating_sub(used), &mut object.line);
+            object.line.push(b'"');
+        }
+        let mut line = object.line;
+        line.extend_from_slice(&behind.line);
+        line.extend_from_slice(b"}\n");
+        if line.len() > HEADER_LINE_BYTES {
+            return Err(Error::TooBig);
+        }
+        Ok(line)
+    }
+
+    fn write_behind_command(&self, o: &mut Object) {
+        o.string("srcNode", &self.src_node);
+        o.string("srcNodeID", &self.src_node_id);
+        if !self.src_node_tags.is_empty() {
+            o.key("srcNodeTags");
+            for (at, tag) in self.src_node_tags.iter().enumerate() {
+                o.line.push(if at == 0 { b'[' } else { b',' });
+                o.quoted(tag);
+            }
+            o.line.push(b']');
+        }
+        if let Some(id) = self.src_node_user_id.filter(|id| *id != 0) {
+            o.number("srcNodeUserID", id.into());
+        }
+        if let Some(user) = self.src_node_user.as_deref().filter(|u| !u.is_empty()) {
+            o.string("srcNodeUser", user);
+        }
+        match &self.env {
+            None => {
+                o.key("env");
+                o.line.extend_from_slice(b"null");
+            }
+            Some(env) => o.object("env", |o| {
+                for (name, value) in env {
+                    o.string(name, value);
+                }
+            }),
+        }
+        o.string("sshUser", &self.ssh_user);
+        o.string("localUser", &self.local_user);
+        o.string("connectionID", &self.connection_id);
+        if let Some(k) = &self.kubernetes {
+            o.object("kubernetes", |o| {
+                o.string("PodName", &k.pod_name);
+                o.string("Namespace", &k.namespace);
+                o.string("Container", &k.container);
+                o.string("SessionType", &k.session_type);
+            });
+        }
+        if let Some(c) = &self.castkeep {
+            o.object("castkeep", |o| {
+                o.string("recording", &c.recording);
+                o.string("node", &c.node);
+                o.string("kind", &c.kind);
+                o.string("client", &c.client);
+            });
+        }
+    }
+
+    /// Reads a header line of version 2 or 3, with or without its LF. Missing, null and unknown keys are no error, and neither are values of
+    /// another type: they are as if missing.
     ///
     /// # Errors
-    /// When the line is not a JSON object, or has another version.
+    /// When the line is not a JSON object with a version, or has another version.
     pub fn parse(line: &[u8]) -> Result<Self, DecodeError> {
-        todo!("{line:?}")
+        // Somebody's header may hold bytes that are not UTF-8, in a value that nobody needs.
+        let line = String::from_utf8_lossy(line);
+        let Ok(Value::Object(keys)) = serde_json::from_str(&line) else {
+            return Err(DecodeError::NotAHeader);
+        };
+        let version = match integer(&keys, "version") {
+            Some(v @ (2 | 3)) => v as u8,
+            Some(v) => return Err(DecodeError::Version(u8::try_from(v).unwrap_or(u8::MAX))),
+            None => return Err(DecodeError::NotAHeader),
+        };
+        // Version 3 keeps the size in an object.
+        let term = object(&keys, "term");
+        let size = |v2: &str, v3: &str| {
+            let size = integer(&keys, v2).or_else(|| integer(term?, v3)).unwrap_or(0);
+            u16::try_from(size.clamp(0, u16::MAX.into())).unwrap_or(0)
+        };
+        let mut env = object(&keys, "env").map(pairs);
+        if let Some(name) = term.and_then(|t| string(t, "type"))
+            && !env.iter().flatten().any(|(key, _)| key == "TERM")
+        {
+            env.get_or_insert_default().push(("TERM".into(), name));
+        }
+        Ok(Self {
+            version,
+            width: size("width", "cols"),
+            height: size("height", "rows"),
+            timestamp: integer(&keys, "timestamp").unwrap_or(0),
+            command: string(&keys, "command"),
+            src_node: string(&keys, "srcNode").unwrap_or_default(),
+            src_node_id: string(&keys, "srcNodeID").unwrap_or_default(),
+            src_node_tags: strings(&keys, "srcNodeTags"),
+            src_node_user_id: integer(&keys, "srcNodeUserID"),
+            src_node_user: string(&keys, "srcNodeUser"),
+            env,
+            ssh_user: string(&keys, "sshUser").unwrap_or_default(),
+            local_user: string(&keys, "localUser").unwrap_or_default(),
+            connection_id: string(&keys, "connectionID").unwrap_or_default(),
+            kubernetes: object(&keys, "kubernetes").map(|k| Kubernetes {
+                pod_name: string(k, "PodName").unwrap_or_default(),
+                namespace: string(k, "Namespace").unwrap_or_default(),
+                container: string(k, "Container").unwrap_or_default(),
+                session_type: string(k, "SessionType").unwrap_or_default(),
+            }),
+            castkeep: object(&keys, "castkeep").map(|c| Castkeep {
+                recording: string(c, "recording").unwrap_or_default(),
+                node: string(c, "node").unwrap_or_default(),
+                kind: string(c, "kind").unwrap_or_default(),
+                client: string(c, "client").unwrap_or_default(),
+            }),
+            continues: object(&keys, "castkeepContinues").map(|c| Continues {
+                recording: string(c, "recording").unwrap_or_default(),
+                offset: c.get("offset").and_then(Value::as_u64).unwrap_or(0),
+            }),
+        })
     }
 
-    /// The size to play with: 80x24 for a session without a terminal, else clamped as [`super::clamp_size`] does.
+    /// The size to play with: 80x24 for a session without a terminal, else clamped as [`clamp_size`] does.
     #[must_use]
     pub fn display_size(&self) -> (u16, u16) {
-        todo!()
+        if self.width == 0 || self.height == 0 {
+            return (80, 24);
+        }
+        clamp_size(self.width, self.height)
     }
 
     /// Whether `r` events of this cast are `ROWSxCOLS`, as those of Tailscale's Kubernetes proxy are.
     #[must_use]
     pub const fn rows_first(&self) -> bool {
         self.kubernetes.is_some() && self.castkeep.is_none()
+    }
+}
+
+/// A JSON object being written: `preserve_order` or not, the keys stand as they are given.
+struct Object {
+    line: Vec<u8>,
+    empty: bool,
+}
+
+impl Object {
+    fn key(&mut self, name: &str) {
+        if !self.empty {
+            self.line.push(b',');
+        }
+        self.empty = false;
+        self.quoted(name);
+        self.line.push(b':');
+    }
+
+    fn number(&mut self, name: &str, value: i128) {
+        self.key(name);
+        self.line.extend_from_slice(value.to_string().as_bytes());
+    }
+
+    fn string(&mut self, name: &str, value: &str) {
+        self.key(name);
+        self.quoted(value);
+    }
+
+    fn object(&mut self, name: &str, write: impl FnOnce(&mut Self)) {
+        self.key(name);
+        self.line.push(b'{');
+        self.empty = true;
+        write(self);
+        self.line.push(b'}');
+        self.empty = false;
+    }
+
+    fn quoted(&mut self, value: &str) {
+        self.line.push(b'"');
+        escape(value, usize::MAX, &mut self.line);
+        self.line.push(b'"');
+    }
+}
+
+/// Appends as many whole characters of a string's content as take at most `most` bytes.
+fn escape(text: &str, most: usize, line: &mut Vec<u8>) {
+    let end = line.len().saturating_add(most);
+    for c in text.chars() {
+        let start = line.len();
+        match c {
+            '"' | '\\' => line.extend_from_slice(&[b'\\', c as u8]),
+            '\n' => line.extend_from_slice(b"\\n"),
+            '\r' => line.extend_from_slice(b"\\r"),
+            '\t' => line.extend_from_slice(b"\\t"),
+            '\0'..='\x1f' => line.extend_from_slice(format!("\\u{:04x}", u32::from(c)).as_bytes()),
+            _ => line.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+        if line.len() > end {
+            line.truncate(start);
+            return;
+        }
+    }
+}
+
+fn object<'a>(keys: &'a Map<String, Value>, name: &str) -> Option<&'a Map<String, Value>> {
+    keys.get(name)?.as_object()
+}
+
+fn string(keys: &Map<String, Value>, name: &str) -> Option<String> {
+    keys.get(name)?.as_str().map(String::from)
+}
+
+fn strings(keys: &Map<String, Value>, name: &str) -> Vec<String> {
+    let list = keys.get(name).and_then(Value::as_array);
+    list.into_iter().flatten().filter_map(|v| v.as_str().map(String::from)).collect()
+}
+
+fn pairs(keys: &Map<String, Value>) -> Vec<(String, String)> {
+    keys.iter().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.into()))).collect()
+}
+
+/// A whole number, however it is written.
+fn integer(keys: &Map<String, Value>, name: &str) -> Option<i64> {
+    let value = keys.get(name)?;
+    value.as_i64().or_else(|| value.as_f64().map(|float| float as i64))
+}
+
+/// `,"castkeepContinues":{"recording":"…","offset":…}` with an id of 32 digits and the largest offset.
+const CONTINUES_BYTES: usize = 112;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn full() -> Header {
+        Header {
+            width: 80,
+            height: 24,
+            timestamp: 1_700_000_000,
+            command: Some("ls \"a b\"\n".into()),
+            src_node: "laptop.example.ts.net".into(),
+            src_node_id: "nABC".into(),
+            src_node_tags: vec!["tag:a".into(), "tag:b".into()],
+            src_node_user_id: Some(30_585_448_562_688_899),
+            src_node_user: Some("u@example.com".into()),
+            env: Some(vec![("TERM".into(), "xterm".into()), ("A".into(), "b".into())]),
+            ssh_user: "root".into(),
+            local_user: "root".into(),
+            connection_id: "ssh-conn-20260101T000000-0123456789".into(),
+            kubernetes: Some(Kubernetes {
+                pod_name: "p".into(),
+                namespace: "n".into(),
+                container: "c".into(),
+                session_type: "exec".into(),
+            }),
+            castkeep: Some(Castkeep {
+                recording: "0123456789abcdef0123456789abcdef".into(),
+                node: "web1".into(),
+                kind: "exec".into(),
+                client: "castkeep/0.1.0".into(),
+            }),
+            ..Header::default()
+        }
+    }
+
+    #[test]
+    fn keys_stand_in_the_order_of_stock_sources() {
+        assert_eq!(
+            String::from_utf8(full().encode().unwrap()).unwrap(),
+            concat!(
+                r#"{"version":2,"width":80,"height":24,"timestamp":1700000000,"command":"ls \"a b\"\n","#,
+                r#""srcNode":"laptop.example.ts.net","srcNodeID":"nABC","srcNodeTags":["tag:a","tag:b"],"#,
+                r#""srcNodeUserID":30585448562688899,"srcNodeUser":"u@example.com","#,
+                r#""env":{"TERM":"xterm","A":"b"},"sshUser":"root","localUser":"root","#,
+                r#""connectionID":"ssh-conn-20260101T000000-0123456789","#,
+                r#""kubernetes":{"PodName":"p","Namespace":"n","Container":"c","SessionType":"exec"},"#,
+                r#""castkeep":{"recording":"0123456789abcdef0123456789abcdef","node":"web1","kind":"exec","#,
+                r#""client":"castkeep/0.1.0"}}"#,
+                "\n"
+            )
+        );
+    }
+
+    #[test]
+    fn keys_that_are_always_there_and_those_that_are_not() {
+        assert_eq!(
+            Header::default().encode().unwrap(),
+            concat!(
+                r#"{"version":2,"width":0,"height":0,"timestamp":0,"srcNode":"","srcNodeID":"","env":null,"#,
+                r#""sshUser":"","localUser":"","connectionID":""}"#,
+                "\n"
+            )
+            .as_bytes()
+        );
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let header = full();
+        assert_eq!(Header::parse(&header.encode().unwrap()), Ok(header.clone()));
+        let continued = Header::parse(&header.encode_continuation(u64::MAX).unwrap()).unwrap();
+        let continues = continued.continues.clone().unwrap();
+        assert_eq!(continues.offset, u64::MAX);
+        assert_eq!(continues.recording, "0123456789abcdef0123456789abcdef");
+        assert_eq!(Header { continues: None, ..continued.clone() }, header);
+        assert_eq!(Header::parse(&continued.encode().unwrap()), Ok(continued));
+        assert!(Header::default().encode_continuation(1).is_err());
+    }
+
+    #[test]
+    fn a_long_command_is_cut_alike_in_every_part() {
+        for c in ["x", "\u{1}", "€", "\""] {
+            let header = Header { command: Some(c.repeat(20_000)), ..full() };
+            let first = header.encode().unwrap();
+            let later = header.encode_continuation(u64::MAX).unwrap();
+            assert!(later.len() <= HEADER_LINE_BYTES, "{}", later.len());
+            assert!(later.len() > HEADER_LINE_BYTES - 64, "{}", later.len());
+            let first = Header::parse(&first).unwrap();
+            assert_eq!(first.command, Header::parse(&later).unwrap().command);
+            assert!(header.command.unwrap().starts_with(&first.command.unwrap()));
+        }
+        let node = "x".repeat(HEADER_LINE_BYTES);
+        assert_eq!(Header { src_node: node, ..full() }.encode(), Err(Error::TooBig));
+    }
+
+    #[test]
+    fn reads_what_others_write() {
+        let old = br#"{ "env": null, "version": 2.0, "srcNodeTags": null, "width": 1e9, "height": -3, "timestamp": 1.5e9,
+            "theme": {"fg": "white"}, "command": null, "srcNodeUserID": 30585448562688899, "sshUser": 7 }"#;
+        let header = Header::parse(old).unwrap();
+        assert_eq!((header.width, header.height, header.timestamp), (65_535, 0, 1_500_000_000));
+        assert_eq!(header.src_node_user_id, Some(30_585_448_562_688_899));
+        assert_eq!((header.env, header.command, header.ssh_user), (None, None, String::new()));
+
+        let v3 = br#"{"version":3,"term":{"cols":100,"rows":30,"type":"xterm-256color"},"timestamp":5,"env":{"SHELL":"/bin/sh"}}"#;
+        let header = Header::parse(v3).unwrap();
+        assert_eq!((header.version, header.width, header.height), (3, 100, 30));
+        assert_eq!(header.env.unwrap().last().unwrap().1, "xterm-256color");
+
+        assert_eq!(Header::parse(b"{\"version\":2,\"x\":\"\xff\"}\n").unwrap(), Header::default());
+        assert_eq!(Header::parse(b"{\"version\":2}").unwrap().display_size(), (80, 24));
+        let huge = Header::parse(b"{\"version\":2,\"width\":60000,\"height\":1}").unwrap();
+        assert_eq!(huge.display_size(), (1000, 1));
+    }
+
+    #[test]
+    fn what_is_no_header_is_said_to_be_none() {
+        for bad in
+            [&b""[..], b"{}", b"[1,2]", b"null", b"{\"version\":\"2\"}", b"{\"version\":2", b"\xff"]
+        {
+            assert_eq!(Header::parse(bad), Err(DecodeError::NotAHeader), "{bad:?}");
+        }
+        assert_eq!(Header::parse(b"{\"version\":1}"), Err(DecodeError::Version(1)));
+        assert_eq!(Header::parse(b"{\"version\":-5}"), Err(DecodeError::Version(255)));
+        assert_eq!(Header::parse("[".repeat(100_000).as_bytes()), Err(DecodeError::NotAHeader));
     }
 }

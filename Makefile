@@ -39,7 +39,7 @@ interop:
 	ci/interop
 
 bench:
-	ci/bench
+	ci/bench --write
 
 header:
 	ci/header

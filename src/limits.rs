@@ -123,3 +123,27 @@ pub const SEAL_RESERVE_BYTES: u64 = 16_384;
 pub const RESUME_WINDOW: Span = Span::from_secs(600);
 /// How long stock uploads are served after SIGTERM unless configured.
 pub const DRAIN_TIMEOUT: Span = Span::from_secs(60);
+/// How long sent bytes may stay unacknowledged by a peer's TCP: a client that vanished is noticed by then.
+pub const TCP_USER_TIMEOUT: Span = Span::from_secs(30);
+/// A silent connection is probed after this time, this often, this many times (HTTP/1.1; HTTP/2 has PING).
+pub const KEEPALIVE_IDLE: Span = Span::from_secs(30);
+/// See [`KEEPALIVE_IDLE`].
+pub const KEEPALIVE_INTERVAL: Span = Span::from_secs(10);
+/// See [`KEEPALIVE_IDLE`].
+pub const KEEPALIVE_COUNT: u32 = 3;
+/// Connections past the bound that are still told why, in their own protocol. Past these: a bare 503.
+pub const CONNECTIONS_REFUSED: usize = 64;
+/// Events that are being received at a time: each can hold [`EVENT_BODY_BYTES`].
+pub const EVENTS_AT_A_TIME: usize = 16;
+/// Time for the body of an event.
+pub const EVENT_TIME: Span = Span::from_secs(60);
+/// Bytes read from a socket at a time.
+pub const READ_BYTES: usize = 64 * 1024;
+/// Read buffers that exist at a time; connections past them read into a small one.
+pub const READ_BUFFERS: usize = 64;
+/// How long a connection that is over waits for the peer to take the last bytes.
+pub const LINGER: Span = Span::from_secs(2);
+/// Connections of the metrics listener at a time.
+pub const METRICS_CONNECTIONS: usize = 16;
+/// Time for one request to the metrics listener, answer included.
+pub const METRICS_TIME: Span = Span::from_secs(5);

@@ -80,10 +80,17 @@ pub const HEAD_BYTES: usize = 16 * 1024;
 pub const HEAD_FIELDS: usize = 64;
 /// Longest chunk-size line with its extensions.
 pub const CHUNK_LINE_BYTES: usize = 256;
-/// DATA payload that we send at a time: what the HTTP/2 crate keeps on its heap grows with it.
-pub const H2_SEND_BYTES: usize = 4096;
-/// Bytes fed to the HTTP/2 decoder at a time: it is quadratic in what it is fed.
-pub const H2_FEED_BYTES: usize = 4096;
+/// Receive window of a recorder, of a stream and of a connection: a fast uploader on a near network is not limited by it,
+/// and no connection makes a recorder hold more than it.
+pub const H2_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Largest frame that we take and send: the size that every peer knows without asking.
+pub const H2_FRAME_BYTES: usize = 16_384;
+/// Output that waits for the socket before no more DATA is queued.
+pub const H2_QUEUE_BYTES: usize = 16_384;
+/// Header block before it is decoded; and what it may become. Between [`HEAD_BYTES`] and this the answer is 431.
+pub const H2_BLOCK_BYTES: usize = 4 * HEAD_BYTES;
+/// Streams whose end is remembered, so that late frames for them are told from wrong ones.
+pub const H2_CLOSED_STREAMS: usize = 32;
 /// Useless frames (PING, SETTINGS, PRIORITY, RST_STREAM, empty DATA, empty CONTINUATION, unknown) in one window of time.
 pub const H2_USELESS_FRAMES: u32 = 1_000;
 /// The window of time for [`H2_USELESS_FRAMES`].

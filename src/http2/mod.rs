@@ -15,9 +15,13 @@
     )
 )]
 
-use crate::error::Error;
-use crate::http1::Sent;
-use crate::time::Tick;
+mod connection;
+mod frame;
+mod hpack;
+mod receive;
+mod stream;
+
+pub use connection::Connection;
 
 /// The first bytes of a client.
 pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -128,114 +132,59 @@ pub enum Event<'a> {
     Failed(Code),
 }
 
-/// One HTTP/2 connection.
-#[derive(Debug)]
-pub struct Connection {
-    _p: (),
+impl Code {
+    /// The code of a frame.
+    #[must_use]
+    pub const fn from_wire(code: u32) -> Self {
+        match code {
+            0 => Self::NoError,
+            1 => Self::ProtocolError,
+            2 => Self::InternalError,
+            3 => Self::FlowControlError,
+            4 => Self::SettingsTimeout,
+            5 => Self::StreamClosed,
+            6 => Self::FrameSizeError,
+            7 => Self::RefusedStream,
+            8 => Self::Cancel,
+            9 => Self::CompressionError,
+            10 => Self::ConnectError,
+            11 => Self::EnhanceYourCalm,
+            12 => Self::InadequateSecurity,
+            13 => Self::Http11Required,
+            other => Self::Unknown(other),
+        }
+    }
+
+    /// The code for a frame.
+    #[must_use]
+    pub const fn to_wire(self) -> u32 {
+        match self {
+            Self::NoError => 0,
+            Self::ProtocolError => 1,
+            Self::InternalError => 2,
+            Self::FlowControlError => 3,
+            Self::SettingsTimeout => 4,
+            Self::StreamClosed => 5,
+            Self::FrameSizeError => 6,
+            Self::RefusedStream => 7,
+            Self::Cancel => 8,
+            Self::CompressionError => 9,
+            Self::ConnectError => 10,
+            Self::EnhanceYourCalm => 11,
+            Self::InadequateSecurity => 12,
+            Self::Http11Required => 13,
+            Self::Unknown(code) => code,
+        }
+    }
 }
 
-impl Connection {
-    /// The client's end; its preface and SETTINGS are queued.
-    #[must_use]
-    pub fn client(config: &Config) -> Self {
-        let _ = config;
-        todo!()
-    }
-
-    /// The server's end; its SETTINGS are queued. It expects the whole client preface as its first input.
-    #[must_use]
-    pub fn server(config: &Config) -> Self {
-        let _ = config;
-        todo!()
-    }
-
-    /// Reads on until there is something to tell and takes what it read off the front of `input`. Call it until it returns
-    /// None: then all of `input` was read.
-    pub fn handle_input<'a>(&mut self, now: Tick, input: &mut &'a [u8]) -> Option<Event<'a>> {
-        let _ = (now, input);
-        todo!()
-    }
-
-    /// Opens a stream with a request (client).
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Full`] when the peer allows no more streams now, [`Error::Closed`] after GOAWAY or a failure.
-    pub fn open(&mut self, fields: &[(&str, &str)], end: bool) -> Result<u32, Error> {
-        let _ = (fields, end);
-        todo!()
-    }
-
-    /// Sends a response head (server). A stream that is gone is not an error: nothing is sent.
-    pub fn send_headers(&mut self, stream: u32, fields: &[(&str, &str)], end: bool) {
-        let _ = (stream, fields, end);
-        todo!()
-    }
-
-    /// Writes what is queued and then one DATA frame of as much of `data` as fits the windows and `out`, straight from
-    /// the one into the other. `end` counts when all of `data` was taken; `data` may be empty then.
-    pub fn write_data(&mut self, stream: u32, data: &[u8], end: bool, out: &mut [u8]) -> Sent {
-        let _ = (stream, data, end, out);
-        todo!()
-    }
-
-    /// Queues as much of `data` as the windows and the small output buffer allow. `end` counts when all was taken.
-    pub fn send_data(&mut self, stream: u32, data: &[u8], end: bool) -> usize {
-        let _ = (stream, data, end);
-        todo!()
-    }
-
-    /// Bytes that may be sent on the stream now.
-    #[must_use]
-    pub fn send_window(&self, stream: u32) -> usize {
-        let _ = stream;
-        todo!()
-    }
-
-    /// `n` received bytes of this stream are done with: the peer may send as many more. Also for streams that have ended.
-    pub fn credit(&mut self, stream: u32, n: usize) {
-        let _ = (stream, n);
-        todo!()
-    }
-
-    /// Ends a stream with RST_STREAM.
-    pub fn reset(&mut self, stream: u32, code: Code) {
-        let _ = (stream, code);
-        todo!()
-    }
-
-    /// Says that no new streams are taken; open ones go on.
-    pub fn goaway(&mut self, code: Code) {
-        let _ = code;
-        todo!()
-    }
-
-    /// Sends a PING; [`Event::Pong`] answers it.
-    pub fn ping(&mut self) {
-        todo!()
-    }
-
-    /// Moves queued output into `out` and returns how many bytes.
-    pub fn poll_transmit(&mut self, out: &mut [u8]) -> usize {
-        let _ = out;
-        todo!()
-    }
-
-    /// Whether [`Connection::poll_transmit`] has something.
-    #[must_use]
-    pub fn wants_write(&self) -> bool {
-        todo!()
-    }
-
-    /// Streams that are open or half closed.
-    #[must_use]
-    pub fn open_streams(&self) -> usize {
-        todo!()
-    }
-
-    /// Whether the connection failed.
-    #[must_use]
-    pub fn is_failed(&self) -> bool {
-        todo!()
+impl Default for Config {
+    /// A window that loopback does not notice, and that bounds what lies around unconsumed.
+    fn default() -> Self {
+        Self {
+            stream_window: crate::limits::H2_WINDOW_BYTES,
+            connection_window: crate::limits::H2_WINDOW_BYTES,
+            max_streams: crate::limits::H2_STREAMS,
+        }
     }
 }

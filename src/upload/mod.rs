@@ -14,6 +14,7 @@
     )
 )]
 
+mod json;
 #[cfg(feature = "http2")]
 pub mod server;
 pub mod upgrade;

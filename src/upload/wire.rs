@@ -3,7 +3,9 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::json;
 use crate::error::{Error, PeerFault};
+use crate::http1::parse_decimal;
 use crate::limits::ACK_OBJECT_BYTES;
 
 /// v1 upload.
@@ -99,9 +101,16 @@ pub struct AckObject {
 }
 
 /// Splits and reads an ack stream. Its memory is bounded by [`ACK_OBJECT_BYTES`].
+///
+/// It takes what Go's streaming decoder takes: any white space or none between objects, `null` for an object without keys,
+/// keys in any case, the last of two equal keys.
 #[derive(Debug, Default)]
 pub struct AckParser {
     object: Vec<u8>,
+    depth: u16,
+    string: bool,
+    escape: bool,
+    failed: bool,
 }
 
 impl AckParser {
@@ -117,38 +126,114 @@ impl AckParser {
     ///
     /// [`PeerFault::BadAck`] for what Go's decoder would not take either, and for objects past [`ACK_OBJECT_BYTES`].
     pub fn next(&mut self, input: &mut &[u8]) -> Result<Option<AckObject>, Error> {
-        let _ = (input, ACK_OBJECT_BYTES, &self.object, PeerFault::BadAck);
-        todo!()
+        if self.failed {
+            return Err(BAD);
+        }
+        while let Some((byte, rest)) = input.split_first() {
+            *input = rest;
+            match self.step(*byte) {
+                Ok(false) => {}
+                Ok(true) => {
+                    let object = json::parse(&self.object);
+                    self.object.clear();
+                    self.failed = object.is_none();
+                    return object.map(Some).ok_or(BAD);
+                }
+                Err(error) => {
+                    self.failed = true;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Whether nothing of an object was read: the stream may end here.
     #[must_use]
-    pub fn is_between(&self) -> bool {
-        todo!()
+    pub const fn is_between(&self) -> bool {
+        self.object.is_empty() && !self.failed
+    }
+
+    /// One byte; true when it completes an object.
+    fn step(&mut self, byte: u8) -> Result<bool, Error> {
+        if self.object.is_empty() {
+            match byte {
+                b' ' | b'\t' | b'\r' | b'\n' => return Ok(false),
+                b'{' | b'n' => {}
+                _ => return Err(BAD),
+            }
+        }
+        if self.object.len() >= ACK_OBJECT_BYTES {
+            return Err(BAD);
+        }
+        self.object.push(byte);
+        if self.object.first() == Some(&b'n') {
+            let so_far = b"null".starts_with(&self.object);
+            return if so_far { Ok(self.object.len() == 4) } else { Err(BAD) };
+        }
+        if self.string {
+            match byte {
+                _ if self.escape => self.escape = false,
+                b'\\' => self.escape = true,
+                b'"' => self.string = false,
+                _ => {}
+            }
+            return Ok(false);
+        }
+        match byte {
+            b'"' => self.string = true,
+            b'{' | b'[' => self.depth = self.depth.saturating_add(1),
+            b'}' | b']' => self.depth = self.depth.saturating_sub(1),
+            _ => return Ok(false),
+        }
+        Ok(self.depth == 0 && !self.string)
     }
 }
 
 impl AckObject {
-    /// Writes the object and its LF into `out`; its length, or None when it does not fit.
+    /// Writes the object and its LF into `out`; its length, or None when it does not fit. A long error text is cut.
     #[must_use]
     pub fn encode(&self, out: &mut [u8]) -> Option<usize> {
-        let _ = out;
-        todo!()
+        let mut w = json::Writer::new(out);
+        w.number("ack", self.ack)?;
+        w.number("commit", self.commit)?;
+        w.number("sealed", self.sealed)?;
+        if self.drain {
+            w.key("drain")?;
+            w.put(b"true")?;
+        }
+        if let Some(text) = &self.error {
+            w.key("error")?;
+            w.text(text, ERROR_TEXT_BYTES)?;
+        }
+        w.finish()
     }
 }
 
 /// 32 lower-case hexadecimal digits.
 #[must_use]
 pub fn format_id(id: &[u8; 16]) -> [u8; 32] {
-    let _ = id;
-    todo!()
+    let mut text = [0u8; 32];
+    let (pairs, _) = text.as_chunks_mut::<2>();
+    for ([high, low], byte) in pairs.iter_mut().zip(id) {
+        *high = hex_digit(byte >> 4);
+        *low = hex_digit(byte & 0xf);
+    }
+    text
 }
 
 /// Reads 32 lower-case hexadecimal digits.
 #[must_use]
 pub fn parse_id(text: &str) -> Option<[u8; 16]> {
-    let _ = text;
-    todo!()
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    if pairs.len() != 16 || !rest.is_empty() {
+        return None;
+    }
+    let mut id = [0u8; 16];
+    for (byte, [high, low]) in id.iter_mut().zip(pairs) {
+        *byte = (hex_value(*high)? << 4) | hex_value(*low)?;
+    }
+    Some(id)
 }
 
 impl ResumeHeaders {
@@ -158,8 +243,30 @@ impl ResumeHeaders {
     ///
     /// [`PeerFault::Http`] when one is malformed or needed and missing.
     pub fn parse<'a>(find: impl Fn(&str) -> Option<&'a str>) -> Result<Option<Self>, Error> {
-        let _ = find(H_RECORDING);
-        todo!()
+        const BROKEN: Error = Error::Peer(PeerFault::Http);
+        let number = |name: &str| match find(name) {
+            Some(text) => parse_decimal(text.as_bytes()).map(Some).ok_or(BROKEN),
+            None => Ok(None),
+        };
+        let recording = find(H_RECORDING);
+        let secret = find(H_RESUME);
+        let attempt = number(H_ATTEMPT)?;
+        let offset = number(H_OFFSET)?;
+        let window = number(H_WINDOW)?;
+        if recording.is_none() && secret.is_none() {
+            let none = attempt.is_none() && offset.is_none() && window.is_none();
+            return if none { Ok(None) } else { Err(BROKEN) };
+        }
+        let recording = recording.and_then(parse_id).ok_or(BROKEN)?;
+        let secret = secret.and_then(parse_id).ok_or(BROKEN)?;
+        let attempt = attempt.filter(|a| *a >= 1).ok_or(BROKEN)?;
+        Ok(Some(Self {
+            recording,
+            secret,
+            attempt,
+            offset: offset.unwrap_or(0),
+            window: window.unwrap_or(0),
+        }))
     }
 }
 
@@ -174,14 +281,41 @@ impl Decimal {
     /// The text of `n`.
     #[must_use]
     pub fn new(n: u64) -> Self {
-        let _ = n;
-        todo!()
+        let mut digits = [b'0'; 20];
+        let mut start = 20u8;
+        let mut left = n;
+        for digit in digits.iter_mut().rev() {
+            *digit = b'0'.saturating_add(u8::try_from(left % 10).unwrap_or(0));
+            start = start.saturating_sub(1);
+            left /= 10;
+            if left == 0 {
+                break;
+            }
+        }
+        Self { digits, start }
     }
 
     /// The digits.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        let _ = (self.digits, self.start);
-        todo!()
+        let digits = self.digits.get(usize::from(self.start)..).unwrap_or_default();
+        core::str::from_utf8(digits).unwrap_or("0")
+    }
+}
+
+const BAD: Error = Error::Peer(PeerFault::BadAck);
+
+/// Longest error text that we send: its escaped form fits [`ACK_OBJECT_BYTES`] with room to spare.
+const ERROR_TEXT_BYTES: usize = 1024;
+
+fn hex_digit(nibble: u8) -> u8 {
+    b"0123456789abcdef".get(usize::from(nibble)).copied().unwrap_or(b'0')
+}
+
+const fn hex_value(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit.wrapping_sub(b'0')),
+        b'a'..=b'f' => Some(digit.wrapping_sub(b'a').wrapping_add(10)),
+        _ => None,
     }
 }

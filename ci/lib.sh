@@ -7,7 +7,8 @@ cd "$root"
 target=${CARGO_TARGET_DIR:-$root/target}
 # Tools that a script had to build for itself; never installed into the system.
 tools=$root/build/tools
-export PATH="$PATH:$tools/bin:$tools/go/bin:/usr/local/go/bin:${HOME:-/root}/.cargo/bin"
+[ ! -x "$tools/go/bin/go" ] || PATH=$tools/go/bin:$PATH
+export PATH="$PATH:$tools/bin:/usr/local/go/bin:${HOME:-/root}/.cargo/bin"
 
 have() { command -v "$1" >/dev/null 2>&1; }
 

@@ -61,16 +61,22 @@ pub enum PeerFault {
     BadAck,
     /// A commit is below the start of the upload or above what was ever encoded.
     CommitOutOfRange,
+    /// It holds other bytes than we sent: the recording is divergent there.
+    Conflict,
     /// It ended the upload before we did.
     EndedEarly,
     /// It sent too many useless frames, or too much of something.
     Flood,
     /// HTTP that cannot be parsed, or breaks RFC 9112 or RFC 9113.
     Http,
+    /// It has no commit, and the session wants every byte stored before it is shown.
+    NoCommit,
     /// It answered with this HTTP status instead of accepting.
     Status(u16),
     /// It reported that storing failed.
     Reported,
+    /// A newer connection took the recording over.
+    Superseded,
 }
 
 /// Which deadline passed.
@@ -87,6 +93,8 @@ pub enum Phase {
     Ack,
     /// Bytes unsent or uncommitted without progress.
     Progress,
+    /// All recorders together, in mid-session.
+    Resume,
     /// All recorders together, at the start.
     Start,
     /// Waiting for the end of the recording to be sealed.
@@ -115,9 +123,18 @@ impl fmt::Display for Error {
             Self::Peer(PeerFault::CommitOutOfRange) => {
                 f.write_str("the recorder committed bytes that it cannot have")
             }
+            Self::Peer(PeerFault::Conflict) => {
+                f.write_str("the recorder holds other bytes of this recording")
+            }
             Self::Peer(PeerFault::EndedEarly) => f.write_str("the recorder ended the upload early"),
             Self::Peer(PeerFault::Flood) => f.write_str("the peer sent too many useless frames"),
             Self::Peer(PeerFault::Http) => f.write_str("the peer does not speak valid HTTP"),
+            Self::Peer(PeerFault::NoCommit) => {
+                f.write_str("the recorder does not tell what it has stored")
+            }
+            Self::Peer(PeerFault::Superseded) => {
+                f.write_str("a newer connection took the recording over")
+            }
             Self::Peer(PeerFault::Status(code)) => write!(f, "unexpected status {code}"),
             Self::Peer(PeerFault::Reported) => f.write_str("the recorder reported a failure"),
             Self::TimedOut(phase) => f.write_str(match phase {
@@ -126,6 +143,7 @@ impl fmt::Display for Error {
                 Phase::Accept => "the recorder did not accept in time",
                 Phase::Ack => "no acknowledgement in time",
                 Phase::Progress => "no progress in time",
+                Phase::Resume => "no recorder in time after the loss of one",
                 Phase::Start => "no recorder in time",
                 Phase::Close => "the recording was not sealed in time",
             }),

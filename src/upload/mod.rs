@@ -14,6 +14,7 @@
     )
 )]
 
+pub mod client;
 mod json;
 #[cfg(feature = "http2")]
 pub mod server;

@@ -108,6 +108,12 @@ pub const UPGRADE_FRAME_BYTES: usize = 1024 * 1024;
 pub const HEAD_TIME: Span = Span::from_secs(10);
 /// A connection without a request.
 pub const IDLE_TIME: Span = Span::from_secs(60);
+/// Body bytes of an HTTP/1.1 upload that wait for storage before no more are read.
+pub const SERVER_BODY_BYTES: usize = 256 * 1024;
+/// How long, and how many bytes, a recorder reads on behind an answer that came before the end of the request.
+pub const LINGER_TIME: Span = Span::from_secs(2);
+/// See [`LINGER_TIME`].
+pub const LINGER_BYTES: usize = 256 * 1024;
 /// Silence of an HTTP/2 peer after which it is asked with a PING; after the same time again it counts as dead.
 pub const PING_TIME: Span = Span::from_secs(30);
 /// Period of ack objects for stock peers: well below their 30 s.

@@ -288,6 +288,20 @@ impl Connection {
         self.streams.get(stream).is_some()
     }
 
+    /// The link is gone: nothing is sent or read any more.
+    pub fn abandon(&mut self) {
+        self.failed.get_or_insert(Code::NoError);
+        self.streams = Streams::default();
+        self.out = Vec::new();
+        self.out_at = 0;
+    }
+
+    /// Whether our side of the stream is open.
+    #[must_use]
+    pub fn sends(&self, stream: u32) -> bool {
+        self.streams.get(stream).is_some_and(|s| s.send_open)
+    }
+
     /// Whether the connection failed.
     #[must_use]
     pub const fn is_failed(&self) -> bool {

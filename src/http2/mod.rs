@@ -80,6 +80,12 @@ impl Fields {
         core::str::from_utf8(&field.value).ok().filter(|v| v.is_ascii())
     }
 
+    /// Whether there is a field of this name.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|f| f.name == name.as_bytes())
+    }
+
     /// `:status` of a response.
     #[must_use]
     pub fn status(&self) -> Option<u16> {

@@ -125,6 +125,10 @@ impl H1 {
                 self.keep_head(head.to_vec());
                 head.len().saturating_sub(before)
             }
+            Err(HeadError::Malformed | HeadError::Version) if !looks_like_http(head) => {
+                self.state = State::Closed;
+                head.len().saturating_sub(before)
+            }
             Err(error) => {
                 let (status, text) = match error {
                     HeadError::Malformed => (400, "the request cannot be parsed"),
@@ -419,6 +423,13 @@ impl H1 {
     pub(super) fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed) && self.exchange.is_none()
     }
+}
+
+/// Whether the first line names HTTP. To a peer that speaks something else, such as a broken HTTP/2 preface, an answer in
+/// HTTP/1.1 says nothing.
+fn looks_like_http(head: &[u8]) -> bool {
+    let line = head.split(|b| *b == b'\n').next().unwrap_or_default();
+    line.windows(6).any(|w| w == b" HTTP/")
 }
 
 fn push_head(out: &mut Buffer, status: u16, fields: &[(&str, &str)]) {

@@ -26,6 +26,8 @@ pub(super) struct H2 {
     idle: Tick,
     /// GOAWAY went out, or the peer closed: when the last request is done, so is the connection.
     closing: bool,
+    /// The peer sends nothing more, so no window will open.
+    eof: bool,
 }
 
 impl H2 {
@@ -37,6 +39,7 @@ impl H2 {
             pinged: None,
             idle: now,
             closing: false,
+            eof: false,
         }
     }
 
@@ -177,6 +180,7 @@ impl H2 {
 
     pub(super) fn handle_eof(&mut self, shared: &mut Shared) {
         self.closing = true;
+        self.eof = true;
         self.exchanges.retain_mut(|exchange| {
             // The body is whole: the answer may still be wanted, a peer can close one side only.
             if exchange.body_ended() {
@@ -329,6 +333,10 @@ impl H2 {
                 self.h2.write_data(exchange.stream, exchange.out.bytes(), exchange.out_end, room);
             exchange.out.consume(sent.taken);
             written = written.saturating_add(sent.written);
+        }
+        if self.eof && written == 0 {
+            // What an answer has left now, it keeps.
+            self.exchanges.retain(|e| !e.is_answered());
         }
         self.sweep();
         if self.exchanges.is_empty() && written > 0 {

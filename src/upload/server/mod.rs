@@ -10,6 +10,7 @@
 //! wants_shutdown(): shut the sending side down
 //! wait for the socket, the storage, or poll_timeout(); then handle_timeout(now)
 //! is_closed(): write what is left, close
+//! end of file: handle_eof() once, and read no more; the loop goes on until is_closed()
 //! ```
 
 mod acks;

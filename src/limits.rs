@@ -72,6 +72,27 @@ pub const MESSAGE_BYTES: usize = 4096;
 /// Longest ack object. Ours are below 100 bytes; an error text is quoted in full up to this.
 pub const ACK_OBJECT_BYTES: usize = 8 * 1024;
 
+// ---- client shell ----
+
+/// Sessions of one client unless configured: one SSH connection rarely has more than a handful.
+pub const SESSIONS_DEFAULT: usize = 64;
+/// Longest wait of the worker while it has sessions, so that nothing that went wrong with a wake-up lasts.
+pub const TICK: Span = Span::from_ms(250);
+/// Longest wait of the worker without sessions.
+pub const TICK_IDLE: Span = Span::from_secs(5);
+/// How long the worker gathers small output after it has sent some, before it sleeps until it is woken.
+pub const GATHER: Span = Span::from_ms(3);
+/// Raw bytes that a gathering worker is woken for.
+pub const GATHER_BYTES: usize = 64 * 1024;
+/// How long a link that was closed in order may take for its last bytes and the peer's end.
+pub const LINK_CLOSE: Span = Span::from_secs(1);
+/// Stack of the worker: TLS handshakes are what needs most.
+pub const WORKER_STACK_BYTES: usize = 512 * 1024;
+/// Outgoing bytes of one link between the ring and its socket.
+pub const LINK_OUT_BYTES: usize = 32 * 1024;
+/// Incoming bytes that are read at a time, for all links of a client.
+pub const WORKER_IN_BYTES: usize = 32 * 1024;
+
 // ---- HTTP, both roles ----
 
 /// Request or response head.

@@ -1,0 +1,53 @@
+//! Where messages of a client go.
+
+use std::fmt;
+
+/// How much a message matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Something failed for good: a session is refused, ended or incomplete.
+    Error,
+    /// A recorder was lost or could not be used.
+    Warn,
+    /// A session began, moved or ended.
+    Info,
+    /// Each attempt.
+    Debug,
+}
+
+/// Takes the messages of a client. Called by the worker and by callers of the client, under no lock; must not block and must
+/// not call into the client. Messages hold addresses, recording ids and reasons, never terminal bytes or secrets.
+pub trait LogSink: Send + Sync {
+    /// One message, without a line end.
+    fn log(&self, level: Level, message: fmt::Arguments<'_>);
+}
+
+/// Throws messages away.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoLog;
+
+impl LogSink for NoLog {
+    fn log(&self, _: Level, _: fmt::Arguments<'_>) {}
+}
+
+/// Hands messages to the `log` crate, with the target `castkeep`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LogFacade;
+
+impl LogSink for LogFacade {
+    fn log(&self, level: Level, message: fmt::Arguments<'_>) {
+        let level = match level {
+            Level::Error => log::Level::Error,
+            Level::Warn => log::Level::Warn,
+            Level::Info => log::Level::Info,
+            Level::Debug => log::Level::Debug,
+        };
+        log::log!(target: "castkeep", level, "{message}");
+    }
+}
+
+impl<F: Fn(Level, fmt::Arguments<'_>) + Send + Sync> LogSink for F {
+    fn log(&self, level: Level, message: fmt::Arguments<'_>) {
+        self(level, message);
+    }
+}

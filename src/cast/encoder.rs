@@ -62,7 +62,7 @@ pub const CONTROL_EVENT_BYTES: usize =
 /// The bound for one event of at most `EVENT_INPUT_BYTES`.
 const fn event_bound(input: usize) -> usize {
     let bytes = input.saturating_add(TAIL_BYTES);
-    let switch = LINE_BYTES + label::STDERR.len();
+    let switch = LINE_BYTES.saturating_add(label::STDERR.len());
     let event = LINE_BYTES.saturating_add(bytes.saturating_mul(ESCAPE_BYTES));
     let side = (LINE_BYTES + NUMBER_BYTES).saturating_add(bytes.div_ceil(3).saturating_mul(4));
     switch.saturating_add(event).saturating_add(side)
@@ -392,40 +392,37 @@ impl Text {
 
     /// Appends a piece; gives how many bytes at its end are the front of a sequence and were not taken.
     fn encode(&mut self, piece: &[u8], line: &mut Cursor<'_>) -> usize {
-        let mut rest = piece;
-        let open = loop {
-            let before = rest.len();
-            let (taken, written) = scan::escape_ascii(rest, line.room());
+        let (taken, written) = scan::escape::<true>(piece, line.room());
+        line.at = line.at.saturating_add(written);
+        self.len = self.len.saturating_add(taken);
+        let mut rest = piece.get(taken..).unwrap_or_default();
+        let mut open = 0;
+        // From the first byte on that is not ASCII, std's validation says how far the text is good; it is fast on ASCII too.
+        while !rest.is_empty() {
+            let (valid, bad) = match core::str::from_utf8(rest) {
+                Ok(_) => (rest.len(), Some(0)),
+                Err(error) => (error.valid_up_to(), error.error_len()),
+            };
+            let good = rest.get(..valid).unwrap_or_default();
+            let (taken, written) = scan::escape::<false>(good, line.room());
             line.at = line.at.saturating_add(written);
             self.len = self.len.saturating_add(taken);
             rest = rest.get(taken..).unwrap_or_default();
-            while !rest.first().is_none_or(u8::is_ascii) {
-                let used = match utf8::step(rest) {
-                    Step::Incomplete => break,
-                    Step::Invalid(n) => {
-                        let raw =
-                            self.raw_len.saturating_add(piece.len().saturating_sub(rest.len()));
-                        self.bad.get_or_insert(Bad { position: self.len, raw });
-                        self.replace(line);
-                        n
-                    }
-                    Step::Valid(n) => {
-                        line.put(rest.get(..n).unwrap_or_default());
-                        self.len = self.len.saturating_add(n);
-                        n
-                    }
-                };
-                rest = rest.get(used..).unwrap_or_default();
-            }
-            match rest.first() {
-                // An incomplete sequence.
-                Some(0x80..) => break rest.len(),
+            if taken < valid {
                 // The room has ended, which `fitting` excludes.
-                Some(_) if rest.len() == before => break 0,
-                Some(_) => {}
-                None => break 0,
+                break;
             }
-        };
+            let Some(bad) = bad else {
+                open = rest.len();
+                break;
+            };
+            if bad > 0 {
+                let raw = self.raw_len.saturating_add(piece.len().saturating_sub(rest.len()));
+                self.bad.get_or_insert(Bad { position: self.len, raw });
+                self.replace(line);
+                rest = rest.get(bad..).unwrap_or_default();
+            }
+        }
         let done = piece.len().saturating_sub(rest.len());
         self.taken = self.taken.saturating_add(done);
         self.raw_len = self.raw_len.saturating_add(done);
@@ -435,8 +432,8 @@ impl Text {
     /// How many bytes more fit into `free`, whatever they are.
     fn fitting(&self, free: usize) -> usize {
         let side = self.bad.map_or(0, |bad| self.raw_len.saturating_sub(bad.raw));
-        // Three bytes more are at most 18 of text and 4 of base64.
-        free.saturating_sub(CLOSE.len() + LINE_BYTES + NUMBER_BYTES + 4)
+        // Three bytes are at most 18 of text and 4 of base64.
+        free.saturating_sub(KEPT_BYTES)
             .saturating_sub(side.div_ceil(3).saturating_mul(4))
             .saturating_mul(3)
             .wrapping_div(3 * ESCAPE_BYTES + 4)
@@ -502,13 +499,10 @@ impl<'a> Cursor<'a> {
     fn text(&mut self, text: &str) {
         let mut rest = text.as_bytes();
         while !rest.is_empty() {
-            let (taken, written) = scan::escape_ascii(rest, self.room());
+            let (taken, written) = scan::escape::<false>(rest, self.room());
             self.at = self.at.saturating_add(written);
             rest = rest.get(taken..).unwrap_or_default();
-            let other = rest.iter().position(u8::is_ascii).unwrap_or(rest.len());
-            self.put(rest.get(..other).unwrap_or_default());
-            rest = rest.get(other..).unwrap_or_default();
-            if taken == 0 && other == 0 {
+            if taken == 0 {
                 self.overflow = true;
                 return;
             }
@@ -610,6 +604,9 @@ const ESCAPE_BYTES: usize = 6;
 
 /// A `b` event's position and colon, a size, an exit status; the numbers of a gap are shorter than a marker.
 const NUMBER_BYTES: usize = 12;
+
+/// Room kept behind a text: its end, the side event but for its data, and the last group of that.
+const KEPT_BYTES: usize = CLOSE.len() + LINE_BYTES + NUMBER_BYTES + 4;
 
 /// Longest name of a signal: one of RFC 4254 can carry a domain.
 const SIGNAL_NAME_BYTES: usize = 64;

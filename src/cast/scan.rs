@@ -1,64 +1,92 @@
-//! Copying ASCII into a JSON string: a block at a time where nothing needs an escape, by a table where something does.
+//! Copying text into a JSON string: a block at a time where little needs an escape, by a table where much does.
 
-/// Writes the ASCII at the front of `input`, escaped, to the front of `out`: (bytes taken, bytes written).
+/// Writes the front of `input`, escaped, to the front of `out`: (bytes taken, bytes written).
 ///
-/// Stops at the first byte past 0x7f, and when `out` is nearly full: it takes everything when `out` has 6 bytes for each byte of input
-/// and [`SPARE`] more.
-pub(super) fn escape_ascii(input: &[u8], out: &mut [u8]) -> (usize, usize) {
-    let (mut taken, mut written) = (0_usize, 0_usize);
-    loop {
-        // Blocks without an escape. The copy comes first: it needs no answer, and what is wrong in it is written over.
-        let plain = loop {
-            let block = input.get(taken..).and_then(|rest| rest.first_chunk::<BLOCK>());
-            let target = out.get_mut(written..).and_then(|room| room.first_chunk_mut::<BLOCK>());
-            let (Some(block), Some(target)) = (block, target) else {
-                return escape_bytes(input, out, taken, written, usize::MAX);
-            };
-            *target = *block;
-            let plain = plain_prefix(block);
-            taken = taken.wrapping_add(plain);
-            written = written.wrapping_add(plain);
-            if plain < BLOCK {
-                break plain;
-            }
-        };
-        // Escapes come in runs (CR LF, a colour), so a few bytes go through the table without a look at what they are.
-        let before = taken;
-        (taken, written) = escape_bytes(input, out, taken, written, RUN);
-        if taken == before {
-            return (taken, written);
+/// With `ASCII`, stops at the first byte past 0x7f; without, such bytes are taken as they are. Stops too when `out` is nearly
+/// full: everything is taken when `out` has 6 bytes for each byte of input and [`SPARE`] more.
+pub(super) fn escape<const ASCII: bool>(input: &[u8], out: &mut [u8]) -> (usize, usize) {
+    let (total, size) = (input.len(), out.len());
+    let (mut rest, mut room) = (input, out);
+    while let Some(block) = rest.first_chunk::<BLOCK>() {
+        let Some(target) = room.first_chunk_mut::<BLOCK>() else { break };
+        // The copy comes first: it needs no answer, and what is wrong in it is written over.
+        *target = *block;
+        if is_plain::<ASCII>(block) {
+            rest = rest.get(BLOCK..).unwrap_or_default();
+            room = room.get_mut(BLOCK..).unwrap_or_default();
+            continue;
         }
-        let _ = plain;
-    }
-}
-
-/// Goes on from `taken` and `written`, one byte at a time, for at most `most` bytes.
-fn escape_bytes(
-    input: &[u8],
-    out: &mut [u8],
-    mut taken: usize,
-    mut written: usize,
-    most: usize,
-) -> (usize, usize) {
-    for &byte in input.get(taken..).unwrap_or_default().iter().take(most) {
-        let Some(entry) = TABLE.get(usize::from(byte)) else { break };
-        let target = out.get_mut(written..).and_then(|room| room.first_chunk_mut::<8>());
-        let ([.., len], Some(target)) = (*entry, target) else { break };
-        if len == 0 {
+        let plain = plain_prefix::<ASCII>(block);
+        rest = rest.get(plain..).unwrap_or_default();
+        room = room.get_mut(plain..).unwrap_or_default();
+        // The end of a line is nearly all that ordinary output escapes.
+        if let Some((b"\r\n", behind)) = rest.split_first_chunk()
+            && let Some(target) = room.first_chunk_mut()
+        {
+            *target = *b"\\r\\n";
+            rest = behind;
+            room = room.get_mut(4..).unwrap_or_default();
+            continue;
+        }
+        // Other escapes come in groups: a colour, a path in quotes. So the next bytes go through the table unseen.
+        let (Some(run), Some(target)) =
+            (rest.first_chunk::<RUN>(), room.first_chunk_mut::<RUN_ROOM>())
+        else {
+            break;
+        };
+        if ASCII && !run.is_ascii() {
             break;
         }
-        *target = *entry;
-        taken = taken.wrapping_add(1);
-        written = written.wrapping_add(usize::from(len));
+        let mut at = 0_usize;
+        for &byte in run {
+            at = at.wrapping_add(put(byte, target.get_mut(at..).unwrap_or_default()).unwrap_or(0));
+        }
+        rest = rest.get(RUN..).unwrap_or_default();
+        room = room.get_mut(at..).unwrap_or_default();
     }
-    (taken, written)
+    while let Some((&byte, behind)) = rest.split_first() {
+        if ASCII && !byte.is_ascii() {
+            break;
+        }
+        let Some(len) = put(byte, room) else { break };
+        rest = behind;
+        room = room.get_mut(len..).unwrap_or_default();
+    }
+    (total.wrapping_sub(rest.len()), size.wrapping_sub(room.len()))
 }
 
-/// How many bytes at the front are printable ASCII other than `"` and `\`.
-fn plain_prefix(block: &[u8; BLOCK]) -> usize {
+/// Writes one byte as it stands in a JSON string; gives its length. Touches eight bytes, and wants room for them.
+fn put(byte: u8, room: &mut [u8]) -> Option<usize> {
+    let entry = TABLE.get(usize::from(byte))?;
+    *room.first_chunk_mut::<8>()? = *entry;
+    let [.., len] = *entry;
+    Some(usize::from(len))
+}
+
+/// Whether the block can stay as it is.
+///
+/// One comparison for each byte and no early end: compilers turn that into a few vector instructions. The exclusive or brings
+/// `"` (0x22) next to the control characters.
+#[inline(always)]
+fn is_plain<const ASCII: bool>(block: &[u8; BLOCK]) -> bool {
+    let mut found = false;
+    for &byte in block {
+        found |= (byte ^ 2 < 0x21) | (byte == b'\\') | (ASCII && byte > 0x7f);
+    }
+    !found
+}
+
+/// How many bytes come before the first that cannot stay as it is.
+#[inline(always)]
+fn plain_prefix<const ASCII: bool>(block: &[u8; BLOCK]) -> usize {
     let mut at = 0_usize;
     for word in block.as_chunks::<8>().0 {
-        let found = special(u64::from_le_bytes(*word));
+        let word = u64::from_le_bytes(*word);
+        // A borrow makes wrong marks only above a right one.
+        let control = (word ^ QUOTE_BIT).wrapping_sub(CONTROLS);
+        let backslash = (word ^ BACKSLASHES).wrapping_sub(ONES);
+        let found = if ASCII { control | backslash | word } else { (control | backslash) & !word };
+        let found = found & HIGHEST_BITS;
         if found != 0 {
             return at.wrapping_add((found.trailing_zeros() / 8) as usize);
         }
@@ -67,17 +95,7 @@ fn plain_prefix(block: &[u8; BLOCK]) -> usize {
     at
 }
 
-/// The highest bit of the first byte that is a control character, `"`, `\` or not ASCII; bits above the lowest one mean nothing.
-///
-/// A borrow out of one byte makes wrong marks in the bytes above it only, and only when that byte is marked itself.
-const fn special(word: u64) -> u64 {
-    let control = word.wrapping_sub(ONES * 0x20);
-    let quote = (word ^ ONES * b'"' as u64).wrapping_sub(ONES);
-    let backslash = (word ^ ONES * b'\\' as u64).wrapping_sub(ONES);
-    (control | quote | backslash | word) & (ONES * 0x80)
-}
-
-/// A byte as it stands in a JSON string, padded; its length comes last and is 0 for what is not ASCII.
+/// A byte as it stands in a JSON string, padded; its length comes last.
 const fn entry(byte: u8) -> [u8; 8] {
     let (letter, len) = match byte {
         b'"' | b'\\' => (byte, 2),
@@ -87,17 +105,20 @@ const fn entry(byte: u8) -> [u8; 8] {
         0x0c => (b'f', 2),
         b'\r' => (b'r', 2),
         0x00..=0x1f => (b'u', 6),
-        0x20..=0x7f => (byte, 1),
-        0x80.. => (0, 0),
+        0x20.. => (byte, 1),
     };
-    let digit = b"0123456789abcdef"[(byte & 15) as usize];
+    let digit = match byte & 15 {
+        low @ 0..=9 => b'0' | low,
+        low => (b'a' - 10).wrapping_add(low),
+    };
     match len {
-        6 => [b'\\', b'u', b'0', b'0', b'0' + (byte >> 4), digit, 0, 6],
+        6 => [b'\\', b'u', b'0', b'0', b'0' | byte >> 4, digit, 0, 6],
         2 => [b'\\', letter, 0, 0, 0, 0, 0, 2],
         _ => [letter, 0, 0, 0, 0, 0, 0, len],
     }
 }
 
+#[allow(clippy::indexing_slicing, reason = "evaluated at compile time")]
 static TABLE: [[u8; 8]; 256] = {
     let mut table = [[0; 8]; 256];
     let mut byte = 0;
@@ -108,13 +129,76 @@ static TABLE: [[u8; 8]; 256] = {
     table
 };
 
-const ONES: u64 = 0x0101_0101_0101_0101;
+const ONES: u64 = u64::MAX / 0xff;
+const QUOTE_BIT: u64 = ONES * 2;
+const CONTROLS: u64 = ONES * 0x21;
+const BACKSLASHES: u64 = ONES * b'\\' as u64;
+const HIGHEST_BITS: u64 = ONES * 0x80;
 
-/// Bytes that are copied before they are looked at.
+/// Bytes that are looked at together.
 const BLOCK: usize = 32;
 
-/// Bytes that go through the table after an escape was found.
-const RUN: usize = 2;
+/// Bytes that go through the table where an escape was found.
+const RUN: usize = 8;
 
-/// Room behind the escaped text that a copy may touch.
+/// What they can become, and what the last one touches.
+const RUN_ROOM: usize = RUN * 6 + SPARE;
+
+/// Room behind the escaped text that may be written to.
 pub(super) const SPARE: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// serde_json's escapes are ours but for the two that it does not need.
+    fn expected(text: &str) -> String {
+        let json = serde_json::to_string(text).unwrap();
+        json[1..json.len() - 1].to_owned()
+    }
+
+    #[test]
+    fn every_byte_at_every_place_of_a_block() {
+        for c in (0..0x80).chain([0xe9, 0x20ac, 0x1_f600]).filter_map(char::from_u32) {
+            for at in 0..80 {
+                for behind in [0, 1, 7, 8, 40] {
+                    let text = format!("{}{c}{}", "x".repeat(at), "y".repeat(behind));
+                    let mut out = [0; 6 * 130 + SPARE];
+                    let (taken, written) = escape::<false>(text.as_bytes(), &mut out);
+                    assert_eq!(taken, text.len());
+                    assert_eq!(str::from_utf8(&out[..written]).unwrap(), expected(&text));
+                    let (taken, written) = escape::<true>(text.as_bytes(), &mut out);
+                    assert_eq!(taken, if c.is_ascii() { text.len() } else { at });
+                    assert_eq!(str::from_utf8(&out[..written]).unwrap(), expected(&text[..taken]));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn two_specials_at_any_distance() {
+        for (a, b) in [('\r', '\n'), ('\n', '\r'), ('"', '\\'), ('\x1b', 'é'), ('é', '\0')] {
+            for first in 0..40 {
+                for gap in 0..40 {
+                    let text = format!("{:first$}{a}{:gap$}{b}{:9}", "", "", "");
+                    let mut out = [0; 6 * 100 + SPARE];
+                    let (taken, written) = escape::<false>(text.as_bytes(), &mut out);
+                    assert_eq!(taken, text.len());
+                    assert_eq!(str::from_utf8(&out[..written]).unwrap(), expected(&text));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn stops_where_the_room_ends() {
+        let text = "plain text that fills a block\r\n\x1b[1m\"quoted\"\x01\x02\x03 and more of it, to the end";
+        let whole = expected(text);
+        for room in 0..whole.len() + SPARE {
+            let mut out = vec![0; room];
+            let (taken, written) = escape::<false>(text.as_bytes(), &mut out);
+            assert_eq!(out[..written], *expected(&text[..taken]).as_bytes(), "{room}");
+            assert!(room - written <= 6 + SPARE || taken == text.len(), "{room} {written}");
+        }
+    }
+}

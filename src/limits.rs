@@ -67,6 +67,14 @@ pub const BACKOFF_MAX: Span = Span::from_secs(30);
 pub const RECORDERS_MAX: usize = 32;
 /// Connections that one session has at a time: two addresses racing at the start, one being closed, one spare.
 pub const LINKS_MAX: usize = 4;
+/// Marks between raw and encoded bytes under `release=commit`. When they are used up, bytes are released in larger steps.
+pub const MARKS_MAX: usize = 256;
+/// First and longest pause between two rounds over all recorders while the grace runs.
+pub const RESUME_PAUSE_MIN: Span = Span::from_ms(100);
+/// See [`RESUME_PAUSE_MIN`].
+pub const RESUME_PAUSE_MAX: Span = Span::from_secs(1);
+/// `host:port` of a recorder.
+pub const AUTHORITY_BYTES: usize = 300;
 /// Longest reject or terminate message.
 pub const MESSAGE_BYTES: usize = 4096;
 /// Longest ack object. Ours are below 100 bytes; an error text is quoted in full up to this.

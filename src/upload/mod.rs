@@ -16,7 +16,9 @@
 
 pub mod client;
 mod json;
+pub mod marks;
 #[cfg(feature = "http2")]
 pub mod server;
 pub mod upgrade;
+pub mod window;
 pub mod wire;

@@ -26,6 +26,11 @@
 )]
 
 mod config;
+mod events;
+mod flow;
+mod hunt;
+mod intake;
+mod link;
 mod machine;
 mod report;
 mod state;

@@ -1,0 +1,314 @@
+//! From what the host gives to bytes in the ring: encoding, what waits, what is counted instead of recorded.
+
+use crate::cast::{Encoder, ExitStatus, Stream, label, worst_case_bytes};
+use crate::error::{Error, bug};
+use crate::limits::{EVENT_INPUT_BYTES, UTF8_TAIL_WAIT};
+use crate::time::{Span, Tick};
+use crate::upload::marks::{Marks, Raw};
+use crate::upload::window::{RESERVE_BYTES, SLACK_BYTES, Window};
+
+/// The encoder, the ring and what stands between them.
+#[derive(Debug)]
+pub(super) struct Intake {
+    origin: Tick,
+    encoder: Encoder,
+    pub(super) window: Window,
+    /// With release=commit.
+    marks: Option<Marks>,
+    /// Raw bytes taken.
+    raw: Raw,
+    /// Raw bytes that stand in the ring, carried UTF-8 tails left out.
+    in_ring: Raw,
+    /// When a carried tail is written as it is.
+    tail_by: Option<Tick>,
+    stall: Stall,
+    /// A size for which there was no room.
+    size: Option<(u16, u16)>,
+    pub(super) unrecorded: u64,
+    pub(super) gaps: u32,
+}
+
+/// Fail open and a full ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stall {
+    /// Output is encoded.
+    No,
+    /// The ring is full since then; output waits.
+    Full { since: Tick },
+    /// Output is counted and not encoded.
+    Counting { since: Tick, bytes: u64 },
+}
+
+impl Intake {
+    pub(super) fn new(ring: usize, marks: bool, now: Tick) -> Result<Self, Error> {
+        Ok(Self {
+            origin: now,
+            encoder: Encoder::new(),
+            window: Window::new(ring)?,
+            marks: if marks { Some(Marks::new()?) } else { None },
+            raw: Raw::default(),
+            in_ring: Raw::default(),
+            tail_by: None,
+            stall: Stall::No,
+            size: None,
+            unrecorded: 0,
+            gaps: 0,
+        })
+    }
+
+    /// Puts the header line at the start of the stream.
+    pub(super) fn begin(&mut self, header: &[u8]) -> Result<(), Error> {
+        if self.window.end() != 0 || !self.window.append(header) {
+            return Err(bug!("the header goes first and always fits"));
+        }
+        Ok(())
+    }
+
+    /// Encodes a prefix of `data`; its length.
+    pub(super) fn output(&mut self, now: Tick, stream: Stream, data: &[u8]) -> usize {
+        if let Stall::Counting { since, bytes } = self.stall {
+            let bytes = bytes.saturating_add(data.len() as u64);
+            self.stall = Stall::Counting { since, bytes };
+            self.pass(stream, data.len());
+            self.unrecorded = self.unrecorded.saturating_add(data.len() as u64);
+            return data.len();
+        }
+        let t = now.since(self.origin);
+        let mut taken = 0usize;
+        while let Some(rest) = data.get(taken..).filter(|r| !r.is_empty()) {
+            let limit = self.window.free().saturating_sub(RESERVE_BYTES);
+            let done = self.encoder.output(t, stream, rest, self.window.spare(limit));
+            self.window.advance(done.written);
+            taken = taken.saturating_add(done.taken);
+            if done.taken == 0 {
+                break;
+            }
+        }
+        self.raw.add(stream, taken);
+        self.mark(now);
+        self.watch_tail(now);
+        taken
+    }
+
+    /// Bytes that are shown and go nowhere.
+    pub(super) fn pass(&mut self, stream: Stream, n: usize) {
+        self.raw.add(stream, n);
+        if let Some(marks) = &mut self.marks {
+            marks.all(self.raw);
+        }
+    }
+
+    pub(super) fn input(&mut self, now: Tick, data: &[u8]) {
+        let t = now.since(self.origin);
+        let mut taken = 0usize;
+        while let Some(rest) = data.get(taken..).filter(|r| !r.is_empty()) {
+            let limit = self.window.free().saturating_sub(RESERVE_BYTES);
+            let done = self.encoder.input(t, rest, self.window.spare(limit));
+            self.window.advance(done.written);
+            taken = taken.saturating_add(done.taken);
+            if done.taken == 0 {
+                break;
+            }
+        }
+        self.watch_tail(now);
+    }
+
+    /// Writes a change of size, now or when there is room.
+    pub(super) fn resize(&mut self, now: Tick, cols: u16, rows: u16) {
+        self.size = Some((cols, rows));
+        self.write_size(now, RESERVE_BYTES);
+    }
+
+    /// False: no room.
+    pub(super) fn marker(&mut self, now: Tick, label: &str) -> bool {
+        let t = now.since(self.origin);
+        self.control(now, RESERVE_BYTES, |e, out| e.marker(t, label, out))
+    }
+
+    /// Everything that waits goes before the last words; these have room of their own.
+    pub(super) fn terminated(&mut self, now: Tick) {
+        self.settle(now);
+        let t = now.since(self.origin);
+        self.control(now, 0, |e, out| e.marker(t, label::TERMINATED, out));
+    }
+
+    /// See [`Intake::terminated`].
+    pub(super) fn exit(&mut self, now: Tick, status: ExitStatus<'_>) {
+        self.settle(now);
+        let t = now.since(self.origin);
+        self.control(now, 0, |e, out| e.exit(t, status, out));
+    }
+
+    /// Nothing more comes: writes what waits.
+    pub(super) fn settle(&mut self, now: Tick) {
+        self.write_gap(now);
+        self.write_size(now, RESERVE_BYTES);
+        if self.encoder.has_tail() {
+            let t = now.since(self.origin);
+            self.control(now, 0, |e, out| e.flush(t, out));
+        }
+    }
+
+    /// Time passed, or room came. `open`: nobody is held longer than `stall_limit`.
+    pub(super) fn advance(&mut self, now: Tick, open: bool, stall_limit: Span) {
+        if self.tail_by.is_some_and(|at| at <= now) {
+            let t = now.since(self.origin);
+            // Without room it goes with the next event.
+            self.tail_by = None;
+            self.control(now, RESERVE_BYTES, |e, out| e.flush(t, out));
+        }
+        self.write_size(now, RESERVE_BYTES);
+        let full = self.free_input() < LEAST_INPUT;
+        match self.stall {
+            _ if !open && !matches!(self.stall, Stall::Counting { .. }) => self.stall = Stall::No,
+            Stall::No if full => self.stall = Stall::Full { since: now },
+            Stall::Full { .. } if !full => self.stall = Stall::No,
+            Stall::Full { since } if since.after(stall_limit) <= now => {
+                // From here on output is counted; what waits for its commit is not held back either.
+                self.stall = Stall::Counting { since: now, bytes: 0 };
+            }
+            Stall::Counting { .. }
+                if self.window.free() >= RESERVE_BYTES.saturating_add(2 * SLACK_BYTES) =>
+            {
+                self.write_gap(now);
+            }
+            _ => {}
+        }
+    }
+
+    /// What is not stored has to be sent again: all of it that is still there. Room for the last words stays.
+    pub(super) fn hold(&mut self, stored: u64) {
+        let window = &mut self.window;
+        let most = window.capacity().saturating_sub(RESERVE_BYTES) as u64;
+        let oldest = window.next_line_start(window.end().saturating_sub(most));
+        // Never past what had to be kept already: the last words may have used their room.
+        let from = window.line_start(stored).max(oldest).min(window.keep());
+        window.hold(from);
+    }
+
+    /// Bytes of output that can be taken whole.
+    pub(super) fn room(&self) -> usize {
+        match self.stall {
+            Stall::Counting { .. } => usize::MAX,
+            _ => self.free_input(),
+        }
+    }
+
+    /// Whether output is counted instead of recorded.
+    pub(super) const fn is_counting(&self) -> bool {
+        matches!(self.stall, Stall::Counting { .. })
+    }
+
+    pub(super) const fn raw(&self) -> Raw {
+        self.raw
+    }
+
+    /// Raw bytes that may be shown.
+    pub(super) fn released(&self) -> Raw {
+        self.marks.as_ref().map_or(self.raw, Marks::released)
+    }
+
+    /// The stream is stored up to `upto`. True: more may be shown.
+    pub(super) fn stored(&mut self, upto: u64) -> bool {
+        self.marks.as_mut().is_some_and(|m| m.stored(upto))
+    }
+
+    /// Fail open. True: more may be shown.
+    pub(super) fn release_overdue(&mut self, now: Tick, limit: Span) -> bool {
+        self.marks.as_mut().is_some_and(|m| m.overdue(now, limit))
+    }
+
+    /// Nothing is held back any more. True: more may be shown.
+    pub(super) fn release_all(&mut self) -> bool {
+        let raw = self.raw;
+        self.marks.as_mut().is_some_and(|m| m.all(raw))
+    }
+
+    /// When [`Intake::advance`] or [`Intake::release_overdue`] has something to do.
+    pub(super) fn poll_timeout(&self, open: bool, stall_limit: Span) -> Option<Tick> {
+        let stall = match self.stall {
+            Stall::Full { since } if open => Some(since.after(stall_limit)),
+            _ => None,
+        };
+        let held = self.marks.as_ref().filter(|_| open).and_then(Marks::oldest);
+        let held = held.map(|at| at.after(stall_limit));
+        [self.tail_by, stall, held].into_iter().flatten().min()
+    }
+
+    /// One gap marker for all that was counted.
+    fn write_gap(&mut self, now: Tick) {
+        let Stall::Counting { since, bytes } = self.stall else { return };
+        self.stall = Stall::No;
+        if bytes == 0 {
+            return;
+        }
+        let t = now.since(self.origin);
+        let ms = now.since(since).0.div_ceil(1_000);
+        if self.control(now, 0, |e, out| e.gap(t, bytes, ms, out)) {
+            self.gaps = self.gaps.saturating_add(1);
+        }
+    }
+
+    fn write_size(&mut self, now: Tick, reserve: usize) {
+        let Some((cols, rows)) = self.size else { return };
+        if self.is_counting() {
+            return;
+        }
+        let t = now.since(self.origin);
+        if self.control(now, reserve, |e, out| e.resize(t, cols, rows, out)) {
+            self.size = None;
+        }
+    }
+
+    fn control(
+        &mut self,
+        now: Tick,
+        reserve: usize,
+        write: impl FnOnce(&mut Encoder, &mut [u8]) -> usize,
+    ) -> bool {
+        let limit = self.window.free().saturating_sub(reserve);
+        let written = write(&mut self.encoder, self.window.spare(limit));
+        self.window.advance(written);
+        if written > 0 {
+            self.mark(now);
+            self.watch_tail(now);
+        }
+        written > 0
+    }
+
+    /// What is shown only when stored is bound to the end of the stream as it is now. Bytes that the encoder carries are
+    /// not in the stream yet: at most three a stream.
+    fn mark(&mut self, now: Tick) {
+        let carried = if self.encoder.has_tail() { TAIL_BYTES } else { 0 };
+        self.in_ring = self.raw.less(carried, self.in_ring);
+        if let Some(marks) = &mut self.marks {
+            marks.push(now, self.window.end(), self.in_ring);
+        }
+    }
+
+    fn watch_tail(&mut self, now: Tick) {
+        self.tail_by = match (self.encoder.has_tail(), self.tail_by) {
+            (false, _) => None,
+            (true, None) => Some(now.after(UTF8_TAIL_WAIT)),
+            (true, at) => at,
+        };
+    }
+
+    /// The longest input whose worst encoding fits.
+    fn free_input(&self) -> usize {
+        let free = self.window.free().saturating_sub(RESERVE_BYTES);
+        let (whole, rest) = match (free.checked_div(SLACK_BYTES), free.checked_rem(SLACK_BYTES)) {
+            (Some(whole), Some(rest)) => (whole, rest),
+            _ => (0, 0),
+        };
+        // A byte takes six for its escape and 4/3 in the side event.
+        let rest = rest.saturating_sub(worst_case_bytes(0).saturating_add(8)) / 8;
+        whole.saturating_mul(EVENT_INPUT_BYTES).saturating_add(rest)
+    }
+}
+
+/// Bytes that an encoder carries for one stream.
+const TAIL_BYTES: u64 = 3;
+
+/// With less room than this the ring counts as full.
+const LEAST_INPUT: usize = 256;

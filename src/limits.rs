@@ -159,6 +159,10 @@ pub const PARTS_MAX: u32 = 1_000;
 pub const SIDECAR_COMMITS: usize = 64;
 /// Size of a part's journal file.
 pub const JOURNAL_BYTES: u64 = 12_288;
+/// New recordings are refused when fewer bytes are free: room for what is open to end well.
+pub const MIN_FREE_BYTES: u64 = 256 * 1024 * 1024;
+/// Open recordings are ended when fewer bytes are free.
+pub const RESERVE_BYTES: u64 = 64 * 1024 * 1024;
 /// Space held back for a part's sidecar.
 pub const SEAL_RESERVE_BYTES: u64 = 16_384;
 /// How long a recording without a connection can be resumed unless configured.

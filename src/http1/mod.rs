@@ -15,10 +15,6 @@
 )]
 
 mod body;
-#[cfg(any(test, feature = "fuzzing"))]
-#[doc(hidden)]
-#[allow(missing_docs)]
-pub mod fuzzing;
 mod head;
 mod write;
 

@@ -19,6 +19,7 @@
 
 mod allow;
 mod config;
+pub mod storage;
 
 pub use allow::{AllowUpload, Cidr};
 pub use config::{Listen, Quotas, RecorderConfig, StartError, TlsFiles};

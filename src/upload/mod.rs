@@ -15,10 +15,6 @@
 )]
 
 pub mod client;
-#[cfg(any(test, feature = "fuzzing"))]
-#[doc(hidden)]
-#[allow(missing_docs)]
-pub mod fuzzing;
 mod json;
 pub mod marks;
 #[cfg(feature = "http2")]

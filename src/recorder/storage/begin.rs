@@ -1,0 +1,231 @@
+//! How an upload begins: docs/protocol.md §3.3, docs/storage.md §3.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use sha2::{Digest as _, Sha256};
+
+use super::journal::{self, Slot};
+use super::layout::{hex, peer_name};
+use super::part::{Facts, Part, Start, Sums};
+use super::sidecar::PeerFacts;
+use super::stamp::{format_stamp, now_us};
+use super::{Begin, Entry, Inner, Refusal, ResumeClaim, Upload, add};
+use crate::limits;
+use crate::upload::server::Protocol;
+
+/// Nodes that are remembered although nothing of theirs is open.
+const IDLE_NODES: usize = 4096;
+
+pub(crate) fn begin(store: &Arc<Inner>, begin: Begin) -> Result<Upload, Refusal> {
+    let node = peer_name(&begin.peer);
+    let Some(claim) = begin.resume.clone() else {
+        admit(store, &node)?;
+        let part = create(store, &begin, node.clone(), None, 1).map_err(|e| {
+            release(store, &node);
+            e
+        })?;
+        return Ok(attach(store, part, &begin, 0));
+    };
+    let secret = secret_hash(&claim.secret);
+    // One begin of an extension client at a time: two of one recording must not pass each other. Files are made under this
+    // lock, which takes some system calls and no sync.
+    let mut registry = store.registry();
+    let mut number = 1;
+    let mut old = None;
+    if let Some(entry) = registry.recordings.get_mut(&claim.recording) {
+        let same_peer = entry.identity == begin.peer.identity;
+        if !constant_time_eq(&entry.secret_sha256, &secret) || !same_peer {
+            return Err(Refusal::new(403, "this recording belongs to another client"));
+        }
+        if claim.attempt <= entry.attempt {
+            return Err(Refusal::new(409, format!("attempt {} was seen already", entry.attempt)));
+        }
+        entry.attempt = claim.attempt;
+        let rate = store.config.quotas.session_rate;
+        if let Some((connection, start_commit)) =
+            entry.part.resume(claim.offset, claim.attempt, Arc::clone(&begin.notify), rate)
+        {
+            let part = Arc::clone(&entry.part);
+            drop(registry);
+            store.group.dirty(&part);
+            let store = Arc::clone(store);
+            return Ok(Upload { part, connection, start_commit, store, ended: false });
+        }
+        if entry.parts >= limits::PARTS_MAX {
+            return Err(Refusal::new(429, "quota: too many parts of one recording"));
+        }
+        number = entry.parts + 1;
+        old = Some(Arc::clone(&entry.part));
+    }
+    drop(registry);
+    admit(store, &node)?;
+    let part =
+        create(store, &begin, node.clone(), Some((&claim, secret)), number).map_err(|e| {
+            release(store, &node);
+            e
+        })?;
+    registry = store.registry();
+    let entry = Entry {
+        secret_sha256: secret,
+        identity: begin.peer.identity.clone(),
+        attempt: claim.attempt,
+        parts: number,
+        part: Arc::clone(&part),
+    };
+    // Two first POSTs of one recording at the same moment: the later attempt stays, the other is told.
+    match registry.recordings.get(&claim.recording) {
+        Some(other) if other.attempt > claim.attempt => {
+            drop(registry);
+            if part.abandon() {
+                store.group.dirty(&part);
+            }
+            return Err(Refusal::new(409, "a later attempt was faster"));
+        }
+        Some(other) if old.as_ref().is_none_or(|o| !Arc::ptr_eq(o, &other.part)) => {
+            old = Some(Arc::clone(&other.part));
+        }
+        _ => {}
+    }
+    registry.recordings.insert(claim.recording, entry);
+    drop(registry);
+    if let Some(old) = old {
+        supersede(store, &old, &begin);
+    }
+    Ok(attach(store, part, &begin, claim.offset))
+}
+
+/// The part that a resume left behind takes no more bytes and is closed.
+fn supersede(store: &Arc<Inner>, old: &Arc<Part>, begin: &Begin) {
+    // An offset that no part can contain: ends the older connection, takes nothing.
+    let _ = old.resume(u64::MAX, 0, Arc::clone(&begin.notify), None);
+    if old.abandon() {
+        store.group.dirty(old);
+    }
+}
+
+fn attach(store: &Arc<Inner>, part: Arc<Part>, begin: &Begin, offset: u64) -> Upload {
+    let rate = store.config.quotas.session_rate;
+    let connection = part.attach_first(Arc::clone(&begin.notify), rate);
+    // Even an empty part becomes durable: its name says that there was a session.
+    store.group.dirty(&part);
+    Upload { part, connection, start_commit: offset, store: Arc::clone(store), ended: false }
+}
+
+/// Counts one more open part of a node.
+fn admit(store: &Arc<Inner>, node: &str) -> Result<(), Refusal> {
+    let now = Instant::now();
+    let mut registry = store.registry();
+    if registry.nodes.len() > IDLE_NODES {
+        registry.nodes.retain(|_, n| !n.is_idle(now));
+    }
+    let entry = registry.nodes.entry(node.to_owned()).or_default();
+    entry.begin(&store.config.quotas, now)?;
+    entry.open += 1;
+    registry.open_parts += 1;
+    Ok(())
+}
+
+fn release(store: &Arc<Inner>, node: &str) {
+    let mut registry = store.registry();
+    registry.open_parts = registry.open_parts.saturating_sub(1);
+    if let Some(entry) = registry.nodes.get_mut(node) {
+        entry.open = entry.open.saturating_sub(1);
+    }
+}
+
+fn create(
+    store: &Arc<Inner>,
+    begin: &Begin,
+    node: String,
+    claim: Option<(&ResumeClaim, [u8; 32])>,
+    number: u32,
+) -> Result<Arc<Part>, Refusal> {
+    let started_us = now_us();
+    let facts = Facts {
+        recording: claim.map(|(c, _)| c.recording),
+        secret_sha256: claim.map(|(_, hash)| hash),
+        node,
+        stamp: format_stamp(started_us),
+        start: claim.map_or(0, |(c, _)| c.offset),
+        number,
+        peer: PeerFacts {
+            address: begin.peer.address.to_string(),
+            identity: begin.peer.identity.clone(),
+            verified: begin.peer.verified,
+        },
+        protocol: protocol_word(begin.protocol).to_owned(),
+        started_us,
+        recovered: false,
+    };
+    let attempt = claim.map_or(0, |(c, _)| c.attempt);
+    files(store, facts, attempt).map(Arc::new).map_err(|e| {
+        log::error!("cannot begin a recording: {e}");
+        let text = match e.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "disk full",
+            _ => "io: the recording cannot be created",
+        };
+        Refusal::new(503, text)
+    })
+}
+
+/// Makes the part's file, its seal reserve and its journal. Nothing is synced: the commit group does that before the first
+/// commit.
+fn files(store: &Arc<Inner>, mut facts: Facts, attempt: u64) -> io::Result<Part> {
+    let disk = &*store.config.disk;
+    let dirs = &store.dirs;
+    let node_dir = dirs.node(&facts.node, disk)?;
+    let (file, stamp) = dirs.create_part(&node_dir, &facts.stamp)?;
+    facts.stamp = stamp;
+    let (seal_name, journal_name) = (facts.open_name("seal"), facts.open_name("journal"));
+    let rest = || -> io::Result<std::fs::File> {
+        let seal = dirs.create(dirs.open_dir(), &seal_name)?;
+        reserve(&seal)?;
+        let journal = dirs.create(dirs.open_dir(), &journal_name)?;
+        journal::write_header(disk, &journal, &facts.header(attempt))?;
+        Ok(journal)
+    };
+    let journal = rest().inspect_err(|_| {
+        // Nothing was promised: take back what was made.
+        let none = rustix::fs::AtFlags::empty();
+        let _ = rustix::fs::unlinkat(&node_dir, facts.cast_name(), none);
+        let _ = rustix::fs::unlinkat(dirs.open_dir(), &seal_name, none);
+        let _ = rustix::fs::unlinkat(dirs.open_dir(), &journal_name, none);
+    })?;
+    add(&store.counters.parts, 1);
+    let durable = Slot { generation: 0, length: 0, crc32: 0, attempt };
+    let sums = Sums::new();
+    let start =
+        Start { file, journal, fresh: true, len: 0, header_bytes: 0, sums, durable, attempt };
+    Ok(Part::new(facts, start))
+}
+
+/// Takes the space of a sidecar now. A file system without fallocate(2) goes without.
+fn reserve(seal: &std::fs::File) -> io::Result<()> {
+    let flags = rustix::fs::FallocateFlags::empty();
+    match rustix::fs::fallocate(seal, flags, 0, limits::SEAL_RESERVE_BYTES) {
+        Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+const fn protocol_word(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::V1 => "v1",
+        Protocol::V2 => "v2",
+        Protocol::V2Commit => "v2+commit",
+        Protocol::Upgrade => "castkeep/1",
+    }
+}
+
+/// SHA-256 of the secret as its 32 hexadecimal digits.
+fn secret_hash(secret: &[u8; 16]) -> [u8; 32] {
+    Sha256::digest(hex(secret).as_bytes()).into()
+}
+
+/// Takes the same time wherever the first difference is.
+fn constant_time_eq(a: &[u8; 32], b: &[u8; 32]) -> bool {
+    let difference = a.iter().zip(b).fold(0, |all, (a, b)| all | (a ^ b));
+    std::hint::black_box(difference) == 0
+}

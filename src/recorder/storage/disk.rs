@@ -1,0 +1,92 @@
+//! The system calls that decide about durability, behind a trait so that tests can make them fail or forget.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// What storage asks of the operating system.
+pub trait Disk: Send + Sync + fmt::Debug {
+    /// Writes all bytes at an offset.
+    ///
+    /// # Errors
+    ///
+    /// As pwrite(2). Part of the bytes may be written.
+    fn write_at(&self, file: &File, bytes: &[u8], at: u64) -> io::Result<()>;
+
+    /// Makes the content of a file durable.
+    ///
+    /// # Errors
+    ///
+    /// As fdatasync(2). The file is not to be synced again afterwards.
+    fn sync(&self, file: &File) -> io::Result<()>;
+
+    /// Makes everything on the file system of `dir` durable.
+    ///
+    /// # Errors
+    ///
+    /// As syncfs(2): since Linux 5.8 it reports every write error since the descriptor was opened.
+    fn sync_fs(&self, dir: &File) -> io::Result<()>;
+
+    /// Makes the names in a directory durable.
+    ///
+    /// # Errors
+    ///
+    /// As fsync(2).
+    fn sync_dir(&self, dir: &File) -> io::Result<()>;
+
+    /// Bytes that an unprivileged process can still write.
+    ///
+    /// # Errors
+    ///
+    /// As fstatvfs(3).
+    fn free_bytes(&self, dir: &File) -> io::Result<u64>;
+}
+
+/// The operating system itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealDisk;
+
+impl Disk for RealDisk {
+    fn write_at(&self, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+        file.write_all_at(bytes, at)
+    }
+
+    fn sync(&self, file: &File) -> io::Result<()> {
+        Ok(rustix::fs::fdatasync(file)?)
+    }
+
+    fn sync_fs(&self, dir: &File) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(dir)?)
+    }
+
+    fn sync_dir(&self, dir: &File) -> io::Result<()> {
+        Ok(rustix::fs::fsync(dir)?)
+    }
+
+    fn free_bytes(&self, dir: &File) -> io::Result<u64> {
+        let s = rustix::fs::fstatvfs(dir)?;
+        Ok(s.f_bavail.saturating_mul(s.f_frsize))
+    }
+}
+
+/// The free space, asked for at most ten times a second: every append looks at it.
+#[derive(Debug)]
+pub(crate) struct Free(Mutex<(Instant, u64)>);
+
+impl Free {
+    pub(crate) fn new(disk: &dyn Disk, dir: &File) -> Self {
+        Self(Mutex::new((Instant::now(), disk.free_bytes(dir).unwrap_or(u64::MAX))))
+    }
+
+    pub(crate) fn bytes(&self, disk: &dyn Disk, dir: &File) -> u64 {
+        let mut last = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if last.0.elapsed() >= Duration::from_millis(100) {
+            // A file system that cannot say counts as before; writing to it will tell.
+            *last = (Instant::now(), disk.free_bytes(dir).unwrap_or(last.1));
+        }
+        last.1
+    }
+}

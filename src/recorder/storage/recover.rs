@@ -1,0 +1,252 @@
+//! What a crash left in `open/`: docs/storage.md §3.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::journal::{self, Slot};
+use super::part::{Facts, Part, Start, Sums};
+use super::sidecar::{number, optional, peer_facts, text, time};
+use super::{Entry, Inner, StoreError, layout};
+
+/// What was found at the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// Parts that can be resumed.
+    pub resumable: u64,
+    /// Parts of stock clients: closed as interrupted.
+    pub interrupted: u64,
+    /// Bytes behind the last commit that were cut off.
+    pub cut_bytes: u64,
+    /// Journals that could not be read; each is described.
+    pub bad: Vec<String>,
+}
+
+impl std::fmt::Display for Recovery {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if *self == Self::default() {
+            return f.write_str("nothing to recover");
+        }
+        write!(
+            f,
+            "recovered {} recordings that can be resumed and {} that ended with the last run, {} bytes behind the \
+             last commits were cut",
+            self.resumable, self.interrupted, self.cut_bytes
+        )?;
+        if self.bad.is_empty() {
+            Ok(())
+        } else {
+            write!(f, ", {} journals are bad", self.bad.len())
+        }
+    }
+}
+
+pub(crate) fn recover(store: &Arc<Inner>) -> Result<Recovery, StoreError> {
+    let fail = |e: io::Error| {
+        StoreError::new(
+            format!("reading {}", store.config.dst.join("open").display()),
+            e,
+            "check the disk and the rights of the recorder's user",
+        )
+    };
+    let mut recovery = Recovery::default();
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(store.dirs.open_dir()).map_err(|e| fail(e.into()))? {
+        let entry = entry.map_err(|e| fail(e.into()))?;
+        if let Ok(name) = entry.file_name().to_str() {
+            names.push(name.to_owned());
+        }
+    }
+    names.sort();
+    for name in names.iter().filter(|n| n.ends_with(".journal")) {
+        match one(store, name) {
+            Ok(Found::Closed) => {}
+            Ok(Found::Open(part, cut)) => {
+                recovery.cut_bytes += cut;
+                keep(store, &Arc::new(part), &mut recovery);
+            }
+            Err(why) => {
+                log::error!("recovery: {name}: {why}");
+                recovery.bad.push(format!("{name}: {why}"));
+                let open = store.dirs.open_dir();
+                let _ = rustix::fs::renameat(open, name, open, format!("{name}.bad"));
+            }
+        }
+    }
+    // A reserve without a journal belongs to a part that was never begun or is closed.
+    for name in names.iter().filter(|n| n.ends_with(".seal")) {
+        let journal = format!("{}.journal", name.trim_end_matches(".seal"));
+        if !names.contains(&journal) {
+            let none = rustix::fs::AtFlags::empty();
+            let _ = rustix::fs::unlinkat(store.dirs.open_dir(), name, none);
+        }
+    }
+    Ok(recovery)
+}
+
+enum Found {
+    /// It has its sidecar already.
+    Closed,
+    /// It is open, and so many bytes were cut.
+    Open(Part, u64),
+}
+
+fn keep(store: &Arc<Inner>, part: &Arc<Part>, recovery: &mut Recovery) {
+    let mut registry = store.registry();
+    registry.open_parts += 1;
+    registry.nodes.entry(part.node().to_owned()).or_default().open += 1;
+    let facts = part.facts();
+    let Some((recording, secret_sha256)) = facts.recording.zip(facts.secret_sha256) else {
+        drop(registry);
+        recovery.interrupted += 1;
+        // Nobody can come back to it.
+        if part.expire(std::time::Duration::ZERO) {
+            store.group.dirty(part);
+        }
+        return;
+    };
+    recovery.resumable += 1;
+    let entry = Entry {
+        secret_sha256,
+        identity: facts.peer.identity.clone().filter(|_| facts.peer.verified),
+        attempt: part.attempt(),
+        parts: facts.number,
+        part: Arc::clone(part),
+    };
+    // Of several parts of one recording the last can be resumed; the others are closed.
+    let older = match registry.recordings.get(&recording) {
+        Some(other) if other.parts > entry.parts => Some(Arc::clone(part)),
+        _ => registry.recordings.insert(recording, entry).map(|e| e.part),
+    };
+    drop(registry);
+    if let Some(older) = older
+        && older.expire(std::time::Duration::ZERO)
+    {
+        store.group.dirty(&older);
+    }
+}
+
+fn one(store: &Arc<Inner>, name: &str) -> Result<Found, String> {
+    let open = store.dirs.open_dir();
+    let journal = store.dirs.edit(open, name).map_err(|e| e.to_string())?;
+    let header = journal::read_header(&journal);
+    let Some(Value::Object(header)) = header else {
+        return Err("its header cannot be read".into());
+    };
+    let facts = facts(&header, name)?;
+    let node = store.dirs.existing_node(&facts.node).map_err(|e| format!("its node: {e}"))?;
+    if layout::exists(&node, &format!("{}.json", facts.stamp)) {
+        let none = rustix::fs::AtFlags::empty();
+        rustix::fs::unlinkat(open, name, none).map_err(|e| e.to_string())?;
+        return Ok(Found::Closed);
+    }
+    let cast = facts.cast_name();
+    let file = store.dirs.edit(&node, &cast).map_err(|e| format!("{cast}: {e}"))?;
+    let found = file.metadata().map_err(|e| e.to_string())?.len();
+    let slots = journal::read_slots(&journal);
+    let (slot, sums, header_bytes) =
+        choose(&file, found, &slots, facts.start > 0).map_err(|e| format!("{cast}: {e}"))?;
+    let cut = || -> io::Result<()> {
+        file.set_len(slot.length)?;
+        store.config.disk.sync(&file)?;
+        store.config.disk.sync_dir(&node)
+    };
+    cut().map_err(|e| format!("{cast}: cutting it to {}: {e}", slot.length))?;
+    let attempt = slot.attempt.max(header.get("attempt").and_then(Value::as_u64).unwrap_or(0));
+    let start = Start {
+        file,
+        journal,
+        fresh: false,
+        len: slot.length,
+        header_bytes,
+        sums,
+        durable: slot,
+        attempt,
+    };
+    Ok(Found::Open(Part::new(facts, start), found - slot.length))
+}
+
+fn facts(header: &Map<String, Value>, name: &str) -> Result<Facts, String> {
+    let file = text(header, "file")?;
+    let facts = Facts {
+        recording: optional(header, "recording").and_then(|t| unhex(&t)),
+        secret_sha256: optional(header, "resumeSecretSha256").and_then(|t| unhex(&t)),
+        node: text(header, "node")?,
+        stamp: file.strip_suffix(".cast").ok_or("its file has no .cast")?.to_owned(),
+        start: number(header, "start")?,
+        number: u32::try_from(number(header, "part")?).map_err(|_| "part is out of range")?,
+        peer: peer_facts(header),
+        protocol: text(header, "protocol")?,
+        started_us: time(header, "started")?,
+        recovered: true,
+    };
+    // The header's names are used for files: they must be the ones that the journal itself is called by.
+    if facts.open_name("journal") != name || facts.node.contains('/') || facts.stamp.contains('/') {
+        return Err("its header names another part".into());
+    }
+    Ok(facts)
+}
+
+/// The newest slot whose content is there, with the sums up to its length and the length of the first line.
+fn choose(
+    file: &File,
+    found: u64,
+    slots: &[Slot],
+    continues: bool,
+) -> io::Result<(Slot, Sums, u64)> {
+    let mut lengths: Vec<u64> = slots.iter().map(|s| s.length).filter(|l| *l <= found).collect();
+    lengths.sort_unstable();
+    let mut sums = Sums::new();
+    let mut at_length = vec![(0, sums.clone())];
+    let mut header_bytes = 0;
+    let mut header_done = !continues;
+    let mut at = 0;
+    let mut block = vec![0; 64 * 1024];
+    let mut reader = file;
+    for length in lengths {
+        while at < length {
+            let want = usize::try_from(length - at).unwrap_or(usize::MAX).min(block.len());
+            let n = reader.read(&mut block[..want])?;
+            if n == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            if !header_done {
+                let line = memchr::memchr(b'\n', &block[..n]);
+                header_bytes += line.map_or(n, |i| i + 1) as u64;
+                header_done = line.is_some();
+            }
+            sums.update(&block[..n]);
+            at += n as u64;
+        }
+        at_length.push((length, sums.clone()));
+    }
+    let newest_attempt = slots.iter().map(|s| s.attempt).max().unwrap_or(0);
+    for slot in slots {
+        let sums = at_length.iter().find(|(length, _)| *length == slot.length).map(|(_, s)| s);
+        if let Some(sums) = sums
+            && sums.crc32.clone().finalize() == slot.crc32
+        {
+            let mut slot = *slot;
+            slot.attempt = newest_attempt;
+            // A commit inside the repeated header line commits nothing of the stream, and nothing can follow it.
+            let header_bytes = if header_done { header_bytes.min(slot.length) } else { 0 };
+            return Ok((slot, sums.clone(), header_bytes));
+        }
+    }
+    let generation = slots.iter().map(|s| s.generation).max().unwrap_or(0);
+    let slot = Slot { generation, length: 0, crc32: 0, attempt: newest_attempt };
+    Ok((slot, Sums::new(), 0))
+}
+
+fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    if text.len() != 2 * N || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut out = [0; N];
+    for (byte, pair) in out.iter_mut().zip(text.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(out)
+}

@@ -352,6 +352,11 @@ impl H2 {
             if !exchange.is_answered() {
                 return true;
             }
+            if !exchange.out_end {
+                // It was cut off and has no answer.
+                h2.reset(exchange.stream, Code::Cancel);
+                return false;
+            }
             let told = !h2.sends(exchange.stream);
             let heard = exchange.body_ended() || !h2.is_open(exchange.stream);
             !(told && heard)

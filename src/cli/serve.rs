@@ -1,19 +1,260 @@
-//! `castkeep serve`.
+//! `castkeep serve`: the recorder as a program. Options, signals, log.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::thread;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use super::{Args, Exit, Failure, Opt, Spec};
+use crate::recorder::{AllowUpload, Listen, Recorder, RecorderConfig, TlsFiles};
+
+mod logger;
 
 pub(crate) const SPEC: Spec = Spec {
     name: "serve",
     summary: "runs a recorder",
     operands: "",
-    options: &[Opt::switch("quiet", "Says less.")],
-    about: "",
+    options: &[
+        Opt::value("dst", "DIR", "Where recordings are stored. Made when it is missing. Needed."),
+        Opt::list(
+            "listen",
+            "ADDRESS",
+            "IP address and port; port 0 lets the system choose. With a certificate it speaks TLS, \
+             except as http://ADDRESS. Default 127.0.0.1:8080.",
+        ),
+        Opt::list(
+            "allow-upload",
+            "WHO",
+            "Who may upload: loopback, certificate, anyone, networks such as 100.64.0.0/10. Others get \
+             403. Default: certificate with --client-ca, else loopback; needed to listen off loopback.",
+        ),
+        Opt::value(
+            "tls-cert",
+            "FILE",
+            "Certificate chain in PEM. Read again on SIGHUP, as the next two.",
+        ),
+        Opt::value("tls-key", "FILE", "Private key in PEM."),
+        Opt::value("client-ca", "FILE", "CA certificates in PEM: client certificates are checked."),
+        Opt::value(
+            "commit",
+            "WHAT",
+            "What a commit means. disk: synced to the disk of DIR. Default disk.",
+        ),
+        Opt::list(
+            "metrics-listen",
+            "ADDRESS",
+            "Where /healthz, /readyz and /metrics are answered, over HTTP without TLS.",
+        ),
+        Opt::value(
+            "drain-timeout",
+            "TIME",
+            "How long stock uploads are served after SIGTERM. Default 60s.",
+        ),
+        Opt::value(
+            "resume-window",
+            "TIME",
+            "How long a recording without a connection can be resumed. Default 10m.",
+        ),
+        Opt::value("max-connections", "N", "Connections at a time; past it: 503. Default 4096."),
+        Opt::value(
+            "min-free",
+            "BYTES",
+            "New recordings are refused below this much free space. Default 256MiB.",
+        ),
+        Opt::value("max-part", "BYTES", "Most bytes of one upload. Default: no limit."),
+        Opt::value("max-rate", "BYTES", "Most bytes a second of one upload. Default: no limit."),
+        Opt::value("max-node-open", "N", "Most open recordings of one node. Default: no limit."),
+        Opt::value("max-node-rate", "N", "Most uploads a second by one node. Default: no limit."),
+        Opt::switch("group-readable", "Directories 0750 and files 0640 instead of 0700 and 0600."),
+        Opt::value(
+            "log-level",
+            "LEVEL",
+            "error, warn, info or debug, to standard error. Default info.",
+        ),
+        Opt::value(
+            "ready-fd",
+            "N",
+            "Also writes the `listening on` lines to this file descriptor, a pipe or a file.",
+        ),
+    ],
+    about: "Listens for recordings and stores them in a directory, docs/storage.md says how. HTTP/1.1 and \
+            HTTP/2 come in on the same port, from castkeep's clients and from stock ones.\n\
+            \n\
+            Once it serves it prints `listening on ADDRESS`, one line for each address, to standard output, \
+            and nothing else; the log goes to standard error.\n\
+            \n\
+            SIGTERM and SIGINT stop it in order: new uploads get 503, castkeep's clients move to their next \
+            recorder, stock ones are served until the drain timeout. A second signal ends it at once. SIGHUP \
+            reads the certificate files again.",
     exits: "",
-    examples: "",
+    examples: "castkeep serve --dst /var/lib/castkeep\n\
+               castkeep serve --dst /var/lib/castkeep --listen 0.0.0.0:8443 --tls-cert cert.pem \
+               --tls-key key.pem --client-ca clients.pem",
     environment: true,
     stops_at_operand: false,
 };
 
-pub(crate) fn run(_args: &Args) -> Result<Exit, Failure> {
-    Err(Failure::new("not yet"))
+pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
+    if let Some(operand) = args.operands().first() {
+        let shown = operand.to_string_lossy();
+        return Err(Failure::usage(format!(
+            "serve: `{shown}` is too much; --dst names the directory"
+        )));
+    }
+    let levels = [
+        ("error", log::LevelFilter::Error),
+        ("warn", log::LevelFilter::Warn),
+        ("info", log::LevelFilter::Info),
+        ("debug", log::LevelFilter::Debug),
+    ];
+    logger::install(args.choice("log-level", &levels)?.unwrap_or(log::LevelFilter::Info));
+    let config = config(args)?;
+    // Before it listens: who has seen the line may send a signal.
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
+        .map_err(|e| Failure::new(format!("signals: {e}")))?;
+    let recorder = Recorder::start(config).map_err(|e| Failure::new(e.to_string()))?;
+    log::info!("{}", recorder.describe());
+    tell_ready(args, &recorder)?;
+    for signal in signals.forever() {
+        if signal != SIGHUP {
+            break;
+        }
+        match recorder.reload() {
+            Ok(()) => log::info!("certificate files read again"),
+            Err(e) => log::error!("the old certificate stays in use: {e}"),
+        }
+    }
+    log::info!("stopping; a second signal ends it at once");
+    let second = thread::Builder::new().name("castkeep-signal".into()).spawn(move || {
+        if signals.forever().any(|signal| signal != SIGHUP) {
+            log::warn!("ended at once; the next start recovers what was open");
+            std::process::exit(i32::from(Exit::FAILURE.0));
+        }
+    });
+    if let Err(e) = second {
+        log::warn!("a second signal will not be heard: {e}");
+    }
+    recorder.stop();
+    log::info!("stopped");
+    Ok(Exit::OK)
+}
+
+fn config(args: &Args) -> Result<RecorderConfig, Failure> {
+    let dst = args.path("dst").ok_or_else(|| args.wrong("dst", "the directory to store into"))?;
+    let mut config = RecorderConfig::new(dst);
+    let tls = (args.path("tls-cert"), args.path("tls-key"), args.path("client-ca"));
+    config.tls = match tls {
+        (Some(cert), Some(key), client_ca) => Some(TlsFiles { cert, key, client_ca }),
+        (None, None, None) => None,
+        _ => {
+            let text = "TLS needs --tls-cert and --tls-key, and --client-ca only goes with them";
+            return Err(Failure::usage(format!("serve: {text}")));
+        }
+    };
+    let listen = args.list("listen")?;
+    config.listen = if listen.is_empty() {
+        vec![SocketAddr::from(([127, 0, 0, 1], 8080)).into()]
+    } else {
+        listen
+            .iter()
+            .map(|text| parse_listen(text, config.tls.is_some()))
+            .collect::<Result<_, _>>()?
+    };
+    let metrics = args.list("metrics-listen")?;
+    config.metrics_listen = metrics
+        .iter()
+        .map(|text| parse_address("--metrics-listen", text))
+        .collect::<Result<_, _>>()?;
+    let allow = args.list("allow-upload")?;
+    if !allow.is_empty() {
+        let allow: AllowUpload =
+            allow.join(",").parse().map_err(|e| Failure::usage(format!("--allow-upload: {e}")))?;
+        config.allow_upload = Some(allow);
+    }
+    args.choice("commit", &[("disk", ())])?;
+    config.drain_timeout = args.duration("drain-timeout")?.unwrap_or(config.drain_timeout);
+    config.resume_window = args.duration("resume-window")?.unwrap_or(config.resume_window);
+    if let Some(n) = args.parse_as::<usize>("max-connections", "a number from 1 on")? {
+        if n == 0 {
+            return Err(args.wrong("max-connections", "a number from 1 on"));
+        }
+        config.max_connections = n;
+    }
+    config.min_free = args.bytes("min-free")?;
+    config.quotas.part_bytes = args.bytes("max-part")?;
+    config.quotas.session_rate = args.bytes("max-rate")?;
+    config.quotas.node_open = args.parse_as("max-node-open", "a number")?;
+    config.quotas.node_opens = args.parse_as("max-node-rate", "a number")?;
+    config.group_readable = args.switch("group-readable")?;
+    Ok(config)
+}
+
+fn parse_listen(text: &str, has_tls: bool) -> Result<Listen, Failure> {
+    let (address, clear) = match text.split_once("://") {
+        None => (text, false),
+        Some(("http", address)) => (address, true),
+        Some(("https", address)) if has_tls => (address, false),
+        Some(("https", _)) => {
+            let what = "needs --tls-cert and --tls-key";
+            return Err(Failure::usage(format!("--listen {text}: {what}")));
+        }
+        Some(_) => {
+            let what = "only http:// and https:// can stand before the address";
+            return Err(Failure::usage(format!("--listen {text}: {what}")));
+        }
+    };
+    Ok(Listen { address: parse_address("--listen", address)?, clear })
+}
+
+fn parse_address(flag: &str, text: &str) -> Result<SocketAddr, Failure> {
+    text.parse().map_err(|_| {
+        let like = "an IP address and a port, such as 127.0.0.1:8080 or [::1]:8080";
+        Failure::usage(format!("{flag}: `{text}` is not {like}"))
+    })
+}
+
+/// One line an address, on standard output and on the descriptor that was asked for: scripts wait for it.
+fn tell_ready(args: &Args, recorder: &Recorder) -> Result<(), Failure> {
+    let mut lines = String::new();
+    for address in recorder.addresses() {
+        lines.push_str(&format!("listening on {address}\n"));
+    }
+    for address in recorder.metrics_addresses() {
+        lines.push_str(&format!("metrics on {address}\n"));
+    }
+    // Standard output may be closed: nobody waits then.
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(lines.as_bytes()).and_then(|()| out.flush());
+    if let Some(fd) = args.parse_as::<u32>("ready-fd", "the number of an open file descriptor")? {
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open(format!("/proc/self/fd/{fd}"))
+            .and_then(|mut file| file.write_all(lines.as_bytes()))
+            .map_err(|e| Failure::new(format!("--ready-fd {fd}: {e}")))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_say_whether_they_speak_tls() {
+        let listen = parse_listen("http://[::1]:0", true).unwrap();
+        assert!(listen.clear && listen.address.is_ipv6());
+        assert!(!parse_listen("127.0.0.1:1", true).unwrap().clear);
+        assert!(!parse_listen("https://127.0.0.1:1", true).unwrap().clear);
+        for (text, tls) in [
+            ("https://127.0.0.1:1", false),
+            ("ftp://127.0.0.1:1", true),
+            ("localhost", false),
+            (":8080", false),
+            ("127.0.0.1:65536", false),
+        ] {
+            assert!(parse_listen(text, tls).unwrap_err().text().contains(text), "{text}");
+        }
+    }
 }

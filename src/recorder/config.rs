@@ -3,9 +3,11 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::allow::AllowUpload;
+use super::storage::{Quotas, Recovery, Store, StoreConfig};
 use crate::limits;
 use crate::time::Span;
 
@@ -33,19 +35,6 @@ pub struct TlsFiles {
     pub key: PathBuf,
     /// Certificates of the authorities whose client certificates are accepted.
     pub client_ca: Option<PathBuf>,
-}
-
-/// Bounds on what one session or one node may take. None is no bound.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Quotas {
-    /// Bytes of one part.
-    pub part_bytes: Option<u64>,
-    /// Open parts of one node.
-    pub node_open: Option<u32>,
-    /// Bytes per second of one session, averaged over ten seconds.
-    pub session_rate: Option<u64>,
-    /// Uploads begun per second by one node.
-    pub node_opens: Option<u32>,
 }
 
 /// Everything that a recorder is told. Start from [`RecorderConfig::new`].
@@ -84,6 +73,9 @@ pub struct RecorderConfig {
     pub user_timeout: Duration,
     /// Whether commit and resume are offered. Off only in tests that need a stock recorder.
     pub extension: bool,
+    /// For tests: a connection panics when its body has reached so many bytes.
+    #[doc(hidden)]
+    pub panic_at: Option<u64>,
 }
 
 impl RecorderConfig {
@@ -107,6 +99,7 @@ impl RecorderConfig {
             ping_time: duration(limits::PING_TIME),
             user_timeout: duration(limits::TCP_USER_TIMEOUT),
             extension: true,
+            panic_at: None,
         }
     }
 
@@ -182,4 +175,16 @@ pub(crate) fn duration(span: Span) -> Duration {
 
 pub(crate) fn span(duration: Duration) -> Span {
     Span(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// Opens the storage as configured.
+pub(crate) fn open_store(config: &RecorderConfig) -> Result<(Arc<Store>, Recovery), StartError> {
+    let mut c = StoreConfig::new(&config.dst);
+    c.min_free = config.min_free.unwrap_or(c.min_free);
+    // What is refused to new recordings is left to the open ones, down to the reserve.
+    c.reserve = c.reserve.min(c.min_free);
+    c.resume_window = config.resume_window;
+    c.group_readable = config.group_readable;
+    c.quotas = config.quotas;
+    Store::open(c).map_err(|e| StartError::new(&e.what, &e.why, &e.todo))
 }

@@ -10,6 +10,10 @@ extern crate alloc;
 
 pub mod cast;
 pub mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+#[allow(missing_docs)]
+pub mod fuzzing;
 pub mod http1;
 #[cfg(feature = "http2")]
 pub mod http2;

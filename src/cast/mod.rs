@@ -28,6 +28,10 @@
 mod base64;
 mod decode;
 mod encoder;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+#[allow(missing_docs)]
+pub mod fuzzing;
 mod header;
 pub mod label;
 mod raw;

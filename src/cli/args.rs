@@ -173,6 +173,11 @@ impl Args {
         self.given(name).is_some()
     }
 
+    /// Whether it came from the command line, and not from the environment or a file.
+    pub(crate) fn is_on_command_line(&self, name: &str) -> bool {
+        self.given(name).is_some_and(|given| given.origin.starts_with("--"))
+    }
+
     fn given(&self, name: &str) -> Option<&Given> {
         debug_assert!(self.spec.options.iter().any(|o| o.name == name), "no such option: {name}");
         self.values.get(name)

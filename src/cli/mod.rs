@@ -7,6 +7,7 @@
 mod args;
 mod cat;
 mod config;
+mod copy;
 mod demo;
 mod exit;
 mod help;
@@ -14,8 +15,13 @@ mod join;
 mod login_shell;
 mod ls;
 mod play;
+mod pty;
+mod pty_sys;
 mod record;
+mod recording;
+mod relay;
 mod serve;
+mod signals;
 mod spec;
 mod suggest;
 

@@ -263,6 +263,12 @@ impl Session {
         self.with(Wake::Now, |inner, now| inner.machine.finish(now));
     }
 
+    /// As [`Session::finish`], and what is not stored within `wait` is given up. Called again it can only make it shorter.
+    pub fn finish_within(&self, wait: Duration) {
+        let wait = Span(u64::try_from(wait.as_micros()).unwrap_or(u64::MAX));
+        self.with(Wake::Now, |inner, now| inner.machine.finish_within(now, wait));
+    }
+
     /// How the recording ended, once it has.
     #[must_use]
     pub fn wait_closed(&self, timeout: Duration) -> Option<Outcome> {
@@ -274,8 +280,7 @@ impl Session {
     /// # Blocking
     /// At most `timeout` plus a moment.
     pub fn close(&self, timeout: Duration) -> Outcome {
-        let wait = Span(u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX));
-        self.with(Wake::Now, |inner, now| inner.machine.finish_within(now, wait));
+        self.finish_within(timeout);
         if let Some(outcome) = self.wait_closed(timeout.saturating_add(MOMENT)) {
             return outcome;
         }

@@ -15,6 +15,10 @@
 )]
 
 mod body;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+#[allow(missing_docs)]
+pub mod fuzzing;
 mod head;
 mod write;
 

@@ -17,6 +17,10 @@
 
 mod connection;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+#[allow(missing_docs)]
+pub mod fuzzing;
 mod hpack;
 mod receive;
 mod stream;

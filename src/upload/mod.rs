@@ -15,6 +15,10 @@
 )]
 
 pub mod client;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+#[allow(missing_docs)]
+pub mod fuzzing;
 mod json;
 pub mod marks;
 #[cfg(feature = "http2")]

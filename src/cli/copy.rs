@@ -1,0 +1,239 @@
+//! From the program through the recording to the user: a thread that copies, and with `--release commit` one for each stream that shows.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::Errno;
+
+use crate::client::{Session, Stream};
+
+/// What a program's output comes out of, and where it is shown.
+pub(super) struct Source {
+    pub(super) fd: OwnedFd,
+    pub(super) stream: Stream,
+    /// A pipe whose reader went away is closed towards the program too; a terminal stays.
+    pub(super) is_pipe: bool,
+}
+
+/// An event that another thread can be waited for with.
+pub(super) struct Bell(OwnedFd);
+
+impl Bell {
+    pub(super) fn new() -> std::io::Result<Arc<Self>> {
+        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Arc::new(Self(fd)))
+    }
+
+    pub(super) fn ring(&self) {
+        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+    }
+
+    pub(super) fn rise(&self) {
+        let _ = rustix::io::read(&self.0, &mut [0; 8]);
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// The threads of one program.
+pub(super) struct Copy {
+    state: Arc<State>,
+    copier: JoinHandle<()>,
+    showers: Vec<JoinHandle<()>>,
+}
+
+struct State {
+    /// The program has ended: what can be read now is all there is.
+    stop: AtomicBool,
+    stop_bell: Arc<Bell>,
+    done: AtomicBool,
+    /// The recording has ended: what is not released now never is.
+    closed: AtomicBool,
+    waiting: [Mutex<VecDeque<u8>>; 2],
+    by_commit: bool,
+}
+
+impl Copy {
+    /// `bell` is rung when everything was copied.
+    pub(super) fn start(
+        session: &Arc<Session>,
+        sources: Vec<Source>,
+        by_commit: bool,
+        bell: Arc<Bell>,
+    ) -> std::io::Result<Self> {
+        let state = Arc::new(State {
+            stop: AtomicBool::new(false),
+            stop_bell: Bell::new()?,
+            done: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            waiting: [Mutex::default(), Mutex::default()],
+            by_commit,
+        });
+        let mut showers = Vec::new();
+        if by_commit {
+            for source in &sources {
+                let (stream, state, session) = (source.stream, state.clone(), session.clone());
+                let shower = thread::Builder::new().name("show".to_owned());
+                showers.push(shower.spawn(move || show_released(&session, &state, stream))?);
+            }
+        }
+        let (session, copied) = (Arc::clone(session), Arc::clone(&state));
+        let copier = thread::Builder::new().name("copy".to_owned()).spawn(move || {
+            // Also when it panics: nobody may wait for it for ever.
+            struct Done(Arc<State>, Arc<Bell>);
+            impl Drop for Done {
+                fn drop(&mut self) {
+                    self.0.done.store(true, SeqCst);
+                    self.1.ring();
+                }
+            }
+            let done = Done(copied, bell);
+            copy(&session, &done.0, sources);
+        })?;
+        Ok(Self { state, copier, showers })
+    }
+
+    /// The program has ended: copy what is there, then stop.
+    pub(super) fn stop(&self) {
+        self.state.stop.store(true, SeqCst);
+        self.state.stop_bell.ring();
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.state.done.load(SeqCst)
+    }
+
+    /// The recording has ended; waits until what may be shown is shown, but not for a terminal that takes nothing.
+    pub(super) fn finish(self, at_most: Duration) {
+        self.state.closed.store(true, SeqCst);
+        let by = Instant::now() + at_most;
+        for thread in self.showers.into_iter().chain([self.copier]) {
+            while !thread.is_finished() && Instant::now() < by {
+                thread::sleep(Duration::from_millis(5));
+            }
+            if thread.is_finished() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+fn copy(session: &Session, state: &State, mut sources: Vec<Source>) {
+    let mut buffer = vec![0; BUFFER_BYTES];
+    while !sources.is_empty() {
+        let mut idle = true;
+        let mut ended = false;
+        sources.retain(|source| {
+            let n = match rustix::io::read(&source.fd, &mut *buffer) {
+                Ok(0) => return false,
+                Ok(n) => n,
+                Err(Errno::AGAIN | Errno::INTR) => return true,
+                // EIO: nothing has the terminal open any more.
+                Err(_) => return false,
+            };
+            idle = false;
+            let bytes = &buffer[..n];
+            if state.by_commit {
+                // Before it is given away: it may be released at once.
+                lock(&state.waiting[index(source.stream)]).extend(bytes);
+            }
+            if session.output(source.stream, bytes).is_err() {
+                ended = true;
+                return false;
+            }
+            if !state.by_commit && show(source.stream, bytes).is_err() && source.is_pipe {
+                return false;
+            }
+            true
+        });
+        if ended {
+            return;
+        }
+        if idle && !sources.is_empty() {
+            // Read before the wait: what came before the stop is seen by the read behind it.
+            let stop = state.stop.load(SeqCst);
+            let mut fds: Vec<_> = sources
+                .iter()
+                .map(|source| PollFd::new(&source.fd, PollFlags::IN))
+                .chain([PollFd::from_borrowed_fd(state.stop_bell.fd(), PollFlags::IN)])
+                .collect();
+            if stop {
+                fds.pop();
+            }
+            let ready = poll(&mut fds, Some(if stop { &QUIET } else { &LONG }));
+            if stop && ready == Ok(0) {
+                return;
+            }
+        }
+    }
+}
+
+/// Shows what is stored, as it becomes so.
+fn show_released(session: &Session, state: &State, stream: Stream) {
+    let waiting = &state.waiting[index(stream)];
+    let (mut shown, mut gone) = (0, false);
+    loop {
+        let closed = state.closed.load(SeqCst);
+        let released = session.wait_released(stream, shown, Duration::from_millis(100));
+        let more = usize::try_from(released - shown.min(released)).unwrap_or(usize::MAX);
+        let bytes: Vec<u8> = {
+            let mut waiting = lock(waiting);
+            let more = more.min(waiting.len()).min(BUFFER_BYTES);
+            waiting.drain(..more).collect()
+        };
+        shown += bytes.len() as u64;
+        if bytes.is_empty() {
+            if closed {
+                return;
+            }
+            if session.is_terminated() {
+                // The wait above does not wait any more.
+                thread::sleep(Duration::from_millis(10));
+            }
+        }
+        gone = gone || show(stream, &bytes).is_err();
+    }
+}
+
+/// Writes everything.
+fn show(stream: Stream, mut bytes: &[u8]) -> Result<(), Errno> {
+    let fd = match stream {
+        Stream::Stdout => rustix::stdio::stdout(),
+        Stream::Stderr => rustix::stdio::stderr(),
+    };
+    while !bytes.is_empty() {
+        match rustix::io::write(fd, bytes) {
+            Ok(n) => bytes = &bytes[n..],
+            Err(Errno::INTR) => {}
+            // Somebody else made it non-blocking.
+            Err(Errno::AGAIN) => {
+                let _ = poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::OUT)], Some(&LONG));
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+const fn index(stream: Stream) -> usize {
+    match stream {
+        Stream::Stdout => 0,
+        Stream::Stderr => 1,
+    }
+}
+
+fn lock(queue: &Mutex<VecDeque<u8>>) -> std::sync::MutexGuard<'_, VecDeque<u8>> {
+    queue.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const BUFFER_BYTES: usize = 64 * 1024;
+const LONG: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+/// A program that has ended says nothing more; something it left behind may go on talking, and is not waited for.
+const QUIET: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };

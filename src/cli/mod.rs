@@ -12,6 +12,7 @@ mod demo;
 mod exit;
 mod help;
 mod join;
+mod locate;
 mod login_shell;
 mod ls;
 mod play;

@@ -116,6 +116,8 @@ pub const H2_WINDOW_BYTES: u32 = 1024 * 1024;
 pub const H2_FRAME_BYTES: usize = 16_384;
 /// Output that waits for the socket before no more DATA is queued.
 pub const H2_QUEUE_BYTES: usize = 16_384;
+/// Answers that wait for a peer that does not read them, control frames included. Past it the peer is flooding.
+pub const UNREAD_BYTES: usize = 64 * 1024;
 /// Header block before it is decoded; and what it may become. Between [`HEAD_BYTES`] and this the answer is 431.
 pub const H2_BLOCK_BYTES: usize = 4 * HEAD_BYTES;
 /// Streams whose end is remembered, so that late frames for them are told from wrong ones.

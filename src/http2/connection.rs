@@ -272,7 +272,7 @@ impl Connection {
         self.queued() > 0
     }
 
-    fn queued(&self) -> usize {
+    pub(super) const fn queued(&self) -> usize {
         self.out.len().saturating_sub(self.out_at)
     }
 

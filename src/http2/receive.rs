@@ -7,6 +7,7 @@ use super::stream::{Closed, Stream};
 use super::{Code, Event, Fields, PREFACE};
 use crate::limits::{
     H2_BLOCK_BYTES, H2_CONTINUATIONS, H2_FRAME_BYTES, H2_USELESS_FRAMES, H2_USELESS_WINDOW,
+    UNREAD_BYTES,
 };
 use crate::time::Tick;
 
@@ -98,6 +99,11 @@ impl Connection {
             if self.failed.is_some() {
                 *input = &[];
                 return None;
+            }
+            if self.queued() > UNREAD_BYTES {
+                // It asks and asks, and reads no answer.
+                *input = &[];
+                return Some(self.fail(Code::EnhanceYourCalm));
             }
             let outcome = match self.parse {
                 Parse::Preface(seen) => self.read_preface(seen, input)?,

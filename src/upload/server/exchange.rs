@@ -36,6 +36,8 @@ pub(super) struct Exchange {
     pub(super) out: Buffer,
     /// Nothing follows `out`.
     pub(super) out_end: bool,
+    /// When the answer was first seen to be complete.
+    pub(super) answered_at: Option<Tick>,
     /// Body bytes that came after the answer.
     pub(super) discarded: usize,
 }
@@ -63,6 +65,7 @@ impl Exchange {
             acks: Acks::default(),
             out: Buffer::default(),
             out_end: false,
+            answered_at: None,
             discarded: 0,
         }
     }

@@ -8,7 +8,7 @@ use super::exchange::Exchange;
 use super::route::{self, Head, Route};
 use super::{HowEnded, Protocol, Request, RequestId, ServerConfig, Shared};
 use crate::http1::{self, BodyDecoder, BodyKind, HeadError, RequestHead};
-use crate::limits::{HEAD_BYTES, LINGER_BYTES, LINGER_TIME, SERVER_BODY_BYTES};
+use crate::limits::{HEAD_BYTES, LINGER_BYTES, LINGER_TIME, SERVER_BODY_BYTES, UNREAD_BYTES};
 use crate::time::Tick;
 use crate::upload::upgrade::FrameDecoder;
 use crate::upload::wire::{Decimal, H_ACK_MS, H_COMMIT, UPGRADE};
@@ -28,6 +28,8 @@ pub(super) struct H1 {
     out: Buffer,
     keep_alive: bool,
     eof: bool,
+    /// The shell was told that an ack is due: until it asks for output, it is not told again.
+    ack_told: bool,
 }
 
 #[derive(Debug)]
@@ -61,6 +63,7 @@ impl H1 {
             out: Buffer::default(),
             keep_alive: true,
             eof: false,
+            ack_told: false,
         }
     }
 
@@ -143,7 +146,9 @@ impl H1 {
 
     fn handle_request(&mut self, shared: &mut Shared, now: Tick, request: &RequestHead<'_>) {
         let fields = &request.fields;
-        self.keep_alive = request.keep_alive() && !shared.shutdown;
+        // One that asks and asks and reads no answer is let go.
+        let reads = self.out.len() < UNREAD_BYTES;
+        self.keep_alive = request.keep_alive() && reads && !shared.shutdown;
         let length = match request.body {
             BodyKind::Length(n) => Some(n),
             _ => None,
@@ -270,6 +275,7 @@ impl H1 {
     }
 
     pub(super) fn handle_timeout(&mut self, shared: &Shared, now: Tick) {
+        self.ack_told = self.ack_due().is_some_and(|due| due <= now);
         match &self.state {
             State::Head { since: Some(since), .. } if now >= since.after(shared.cfg.head_time) => {
                 self.refuse_connection(now, 408, "the request head took too long");
@@ -289,9 +295,13 @@ impl H1 {
             State::Linger { until, .. } => Some(*until),
             _ => None,
         };
-        // With output waiting the peer is the one to be waited for, not the clock.
+        [own, self.ack_due().filter(|_| !self.ack_told)].into_iter().flatten().min()
+    }
+
+    /// With output waiting the peer is the one to be waited for, not the clock.
+    fn ack_due(&self) -> Option<Tick> {
         let ready = self.exchange.as_ref().filter(|e| self.out.is_empty() && e.out.is_empty());
-        [own, ready.and_then(|e| e.acks.due())].into_iter().flatten().min()
+        ready.and_then(|e| e.acks.due())
     }
 
     pub(super) fn accept(
@@ -410,6 +420,7 @@ impl H1 {
     }
 
     pub(super) fn poll_transmit(&mut self, now: Tick, out: &mut [u8]) -> usize {
+        self.ack_told = false;
         if let Some(exchange) = &mut self.exchange
             && self.out.is_empty()
         {

@@ -28,6 +28,8 @@ pub(super) struct H2 {
     closing: bool,
     /// The peer sends nothing more, so no window will open.
     eof: bool,
+    /// The shell was told that an ack is due: until it asks for output, it is not told again.
+    ack_told: bool,
 }
 
 impl H2 {
@@ -40,6 +42,7 @@ impl H2 {
             idle: now,
             closing: false,
             eof: false,
+            ack_told: false,
         }
     }
 
@@ -200,7 +203,9 @@ impl H2 {
         if self.h2.is_failed() {
             return;
         }
+        self.ack_told = self.ack_due().is_some_and(|due| due <= now);
         let cfg = &shared.cfg;
+        self.end_answered(cfg, now);
         if self.exchanges.is_empty() {
             if !self.closing && now >= self.idle.after(cfg.idle_time) {
                 self.shutdown();
@@ -228,9 +233,31 @@ impl H2 {
             return (!self.closing).then(|| self.idle.after(cfg.idle_time));
         }
         let alive = self.pinged.unwrap_or(self.heard).after(cfg.ping_time);
-        // With output waiting the peer is the one to be waited for, not the clock.
-        let acks = self.exchanges.iter().filter(|e| e.out.is_empty()).filter_map(|e| e.acks.due());
-        acks.chain([alive]).min()
+        let acks = self.ack_due().filter(|_| !self.ack_told);
+        let answered = self.exchanges.iter().filter_map(|e| e.answered_at).min();
+        let answered = answered.map(|at| at.after(cfg.idle_time));
+        [Some(alive), acks, answered].into_iter().flatten().min()
+    }
+
+    /// With output waiting the peer is the one to be waited for, not the clock.
+    fn ack_due(&self) -> Option<Tick> {
+        self.exchanges.iter().filter(|e| e.out.is_empty()).filter_map(|e| e.acks.due()).min()
+    }
+
+    /// A peer that neither reads its answer nor ends its request holds no place for ever.
+    fn end_answered(&mut self, cfg: &ServerConfig, now: Tick) {
+        let h2 = &mut self.h2;
+        let before = self.exchanges.len();
+        self.exchanges.retain(|exchange| {
+            let over = exchange.answered_at.is_some_and(|at| now >= at.after(cfg.idle_time));
+            if over {
+                h2.reset(exchange.stream, Code::NoError);
+            }
+            !over
+        });
+        if before != self.exchanges.len() {
+            self.idle = now;
+        }
     }
 
     pub(super) fn accept(
@@ -322,8 +349,12 @@ impl H2 {
     }
 
     pub(super) fn poll_transmit(&mut self, now: Tick, out: &mut [u8]) -> usize {
+        self.ack_told = false;
         let mut written = self.h2.poll_transmit(out);
         for exchange in &mut self.exchanges {
+            if exchange.is_answered() {
+                exchange.answered_at.get_or_insert(now);
+            }
             let Some(room) = out.get_mut(written..) else { break };
             exchange.run_acks(now);
             if exchange.out.is_empty() && !exchange.out_end {

@@ -23,6 +23,7 @@ use crate::client::{
     self, Client, ClientConfig, Level, LogSink, Outcome, RecorderAddr, Release, Session, Start,
     Stats, Stream,
 };
+use crate::limits;
 
 /// What is started.
 pub(super) struct Job {
@@ -64,6 +65,8 @@ pub(super) fn run(settings: Settings, job: Job) -> Result<Exit, Failure> {
     let addrs = decision.recorders.clone();
     let by_commit = decision.release == Release::Commit;
     let record_input = decision.record_input;
+    let is_open = decision.terminate_message.is_none();
+    let stall_limit = decision.stall_limit.unwrap_or(Duration::from_micros(limits::STALL_LIMIT.0));
     let mut decision = decision;
     let rung = Arc::clone(&bell);
     decision.observer = Some(Arc::new(move |_| rung.ring()));
@@ -85,6 +88,9 @@ pub(super) fn run(settings: Settings, job: Job) -> Result<Exit, Failure> {
     };
     match start {
         Start::Refused { message, .. } => {
+            // The worker has said everything when it is gone.
+            drop(session);
+            drop(client);
             trouble.show();
             return Ok(refused(&message));
         }
@@ -128,7 +134,9 @@ pub(super) fn run(settings: Settings, job: Job) -> Result<Exit, Failure> {
         (None, _) => client::ExitStatus::Signal("KILL"),
     });
     let recorder = session.stats().recorder;
-    let outcome = close(&session, close_wait, &talk, raw.is_some());
+    // Nobody is held up for a recorder that is not there, unless policy wants it recorded.
+    let wait = if is_open && recorder.is_none() { stall_limit.min(close_wait) } else { close_wait };
+    let outcome = close(&session, wait, &talk, raw.is_some());
     copy.finish(Duration::from_secs(2));
     drop(raw);
 
@@ -516,9 +524,13 @@ impl LogSink for Trouble {
             // The terminal may be raw.
             eprint!("castkeep: {}\r\n", escape_control(&message.to_string()));
         } else if level <= Level::Warn {
+            let text = message.to_string();
+            // The recording's name says nothing to whoever has none.
+            let text =
+                text.split_once(": ").filter(|(id, _)| id.len() == 32).map_or(&*text, |s| s.1);
             let mut said = self.said();
             if said.len() < TROUBLE_LINES {
-                said.push(message.to_string());
+                said.push(text.to_owned());
             }
         }
     }

@@ -393,9 +393,7 @@ fn report(shared: &Shared, slot: &Slot, event: Event) {
                 State::SessionRejected | State::SessionTerminated | State::Incomplete => {
                     Level::Error
                 }
-                State::ConnectionLost | State::RecordingFailed | State::ContinueUnrecorded => {
-                    Level::Warn
-                }
+                State::ConnectionLost | State::ContinueUnrecorded => Level::Warn,
                 _ => Level::Debug,
             };
             log(level, format_args!("{id}: {from} to {to}: {reason}"));

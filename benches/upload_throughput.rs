@@ -61,8 +61,7 @@ fn main() {
 
 /// From the first byte of output until the recorder says that all of it is on stable storage.
 fn upload(client: &Client, recorder: &Recorder, piece: &[u8], bytes: usize) -> Duration {
-    let mut metadata = Metadata::default();
-    metadata.size = (80, 24);
+    let metadata = Metadata { size: (80, 24), ..Metadata::default() };
     let decision =
         Decision::closed(vec![RecorderAddr::tcp(recorder.addr)], "no recorder", "recording failed");
     let session = client.open(metadata, decision).expect("a session");

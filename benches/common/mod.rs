@@ -140,7 +140,11 @@ impl Recorder {
                     seen += &line;
                     seen += "\n";
                 }
-                Err(_) => panic!("castkeep serve does not say what it listens on:\n{seen}"),
+                Err(_) => {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    panic!("castkeep serve does not say what it listens on:\n{seen}");
+                }
             }
         }
     }

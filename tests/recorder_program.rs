@@ -55,7 +55,7 @@ fn killed_in_mid_session_it_keeps_what_it_committed() {
     assert_eq!(serve.wait().code(), Some(0));
     let (bytes, sidecar) = only_recording(&dst);
     assert!(bytes == body, "{} bytes of {}", bytes.len(), body.len());
-    assert_eq!(sidecar["connections"], 4);
+    assert_eq!(sidecar["attempt"], 4);
 }
 
 #[test]

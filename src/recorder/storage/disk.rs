@@ -81,6 +81,15 @@ impl Free {
         Self(Mutex::new((Instant::now(), disk.free_bytes(dir).unwrap_or(u64::MAX))))
     }
 
+    /// So many bytes were written, or `u64::MAX`: a write found no room. In between two looks this is what is known.
+    pub(crate) fn took(&self, bytes: u64) {
+        let mut last = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        last.1 = last.1.saturating_sub(bytes);
+        if last.1 == 0 {
+            last.0 = Instant::now();
+        }
+    }
+
     pub(crate) fn bytes(&self, disk: &dyn Disk, dir: &File) -> u64 {
         let mut last = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if last.0.elapsed() >= Duration::from_millis(100) {

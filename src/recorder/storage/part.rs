@@ -355,9 +355,13 @@ impl Part {
         if let Err(e) = config.disk.write_at(&s.file, bytes, s.len) {
             let full =
                 matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+            if full {
+                store.free.took(u64::MAX);
+            }
             return Err(s.fail(&if full { "disk full".to_owned() } else { format!("io: {e}") }));
         }
         s.len += bytes.len() as u64;
+        store.free.took(bytes.len() as u64);
         s.sums.update(bytes);
         add(&store.counters.bytes, bytes.len() as u64);
         Ok(())

@@ -9,6 +9,8 @@ pub use crate::http1::fuzzing::fuzz_http1_head;
 #[cfg(feature = "http2")]
 pub use crate::http2::fuzzing::fuzz_http2_input;
 #[cfg(feature = "http2")]
+pub use crate::session::fuzzing::fuzz_session_ops;
+#[cfg(feature = "http2")]
 pub use crate::upload::fuzzing::fuzz_server_input;
 pub use crate::upload::fuzzing::{fuzz_ack_frames, fuzz_upgrade_frames};
 
@@ -64,6 +66,8 @@ pub fn pieces<'a>(cuts: &[u8], data: &'a [u8]) -> Vec<&'a [u8]> {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec;
+
     use super::*;
 
     fn next(state: &mut u64) -> u64 {
@@ -74,17 +78,21 @@ mod tests {
     }
 
     /// Random bytes, and random mixtures of what the interface understands.
-    fn run(seed: u64, words: &[&[u8]], target: fn(&[u8])) {
+    fn run(seed: u64, words: &[&[u8]], target: impl Fn(&[u8])) {
+        rounds(600, seed, words, target);
+    }
+
+    fn rounds(rounds: u32, seed: u64, words: &[&[u8]], target: impl Fn(&[u8])) {
         println!("seed {seed:#x}");
         let mut state = seed;
-        for round in 0..600 {
+        for round in 0..rounds {
             let mut data = Vec::new();
             for _ in 0..next(&mut state) % 40 {
                 if round % 3 == 0 || words.is_empty() {
                     data.extend_from_slice(&next(&mut state).to_le_bytes());
                 } else {
                     data.extend_from_slice(words[next(&mut state) as usize % words.len()]);
-                    if next(&mut state) % 8 == 0 {
+                    if next(&mut state).is_multiple_of(8) {
                         data.push(next(&mut state) as u8);
                     }
                 }
@@ -208,5 +216,28 @@ mod tests {
             b"\0\0\0\x05hello\0\0\0\0", b"HEAD /v2/event HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n",
         ];
         run(0x5eed_0017, words, fuzz_server_input);
+    }
+
+    #[cfg(feature = "http2")]
+    #[test]
+    fn session_ops() {
+        rounds(200, 0x5eed_0018, &[], fuzz_session_ops);
+        // Long output, short output, time, and one kind of trouble at a time.
+        for trouble in 8..=27 {
+            let words: &[&[u8]] = &[
+                &[1],
+                &[3, 0xff, 0x10],
+                &[0, 10, 0xff, b'a', 0xc3],
+                &[11, 50],
+                &[14],
+                &[trouble, 1],
+                &[7, 100, 0],
+            ];
+            rounds(20, 0x5eed_0100 + u64::from(trouble), words, |data| {
+                let mut whole = vec![0x1b, 0x03];
+                whole.extend_from_slice(data);
+                fuzz_session_ops(&whole);
+            });
+        }
     }
 }

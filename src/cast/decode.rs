@@ -320,7 +320,10 @@ pub fn clamp_size(cols: u16, rows: u16) -> (u16, u16) {
 mod tests {
     use super::*;
 
-    fn all(pieces: &[&[u8]], cap: usize) -> (Vec<Result<Vec<u8>, u64>>, Option<Vec<u8>>, u64) {
+    /// Lines or the length of long ones, the torn line, the offset.
+    type Found = (Vec<Result<Vec<u8>, u64>>, Option<Vec<u8>>, u64);
+
+    fn all(pieces: &[&[u8]], cap: usize) -> Found {
         let mut lines = Lines::new(cap);
         let mut found = Vec::new();
         for piece in pieces {

@@ -28,6 +28,10 @@
 mod config;
 mod events;
 mod flow;
+#[cfg(all(feature = "http2", any(test, feature = "fuzzing")))]
+#[doc(hidden)]
+#[allow(missing_docs)]
+pub mod fuzzing;
 mod hunt;
 mod intake;
 mod link;

@@ -2,6 +2,8 @@
 //!
 //! For conformance tools that only look at the protocol: `cargo run --example h2_bare -- 127.0.0.1:8080`.
 
+#![allow(clippy::disallowed_types, clippy::disallowed_methods)]
+
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::{Duration, Instant};

@@ -83,7 +83,13 @@ impl Encoder {
             self.encoder.encode_size_update(&mut block, 0);
         }
         for (name, value) in fields {
-            self.encoder.encode_header(&mut block, name.as_bytes(), value.as_bytes(), false);
+            let (name, value) = (name.as_bytes(), value.as_bytes());
+            if name.starts_with(b":") {
+                self.encoder.encode_header(&mut block, name, value, false);
+            } else {
+                // Never indexed: no proxy on the way keeps the resume secret either.
+                self.encoder.encode_header_sensitive(&mut block, name, value);
+            }
         }
         block
     }

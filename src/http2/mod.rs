@@ -21,6 +21,7 @@ mod frame;
 #[doc(hidden)]
 #[allow(missing_docs)]
 pub mod fuzzing;
+mod handle;
 mod hpack;
 mod receive;
 mod stream;

@@ -8,7 +8,7 @@ use super::link::{Link, Role, Stage};
 use super::machine::{Known, Machine};
 use super::state::{Event, LinkId, Reason, State};
 use crate::error::{Error, Link as LinkError, PeerFault, Phase};
-use crate::limits::START;
+use crate::limits::{RESUME_PAUSE_MIN, START};
 use crate::time::{Span, Tick};
 use crate::upload::client::{Client, Plan, Post, Protocol, Waits};
 use crate::upload::wire::ResumeHeaders;
@@ -264,8 +264,11 @@ impl Machine {
             let racing = self.links.racing();
             let stagger = self.waits.stagger;
             let Some(hunt) = &mut self.hunt else { return };
-            let Some(id) = self.links.reserve() else { return };
+            if !self.links.has_room() {
+                return;
+            }
             let Some((recorder, plan)) = hunt.take(now, racing, stagger) else { break };
+            let Some(id) = self.links.reserve() else { return };
             let last = hunt.last_error;
             if hunt.goal == Goal::Start && self.state == State::TryPrimary && recorder > 0 {
                 self.to(State::TryFailover, Reason::Lost(last));
@@ -443,6 +446,7 @@ impl Machine {
         if m > self.stored || all {
             self.grace_by = None;
             self.backoff = self.waits.backoff_min;
+            self.pause = RESUME_PAUSE_MIN;
         }
         self.stored = self.stored.max(m);
     }
@@ -452,7 +456,10 @@ impl Machine {
         self.losses = self.losses.saturating_add(1);
         self.last_recorder = Some(recorder);
         // What nobody is known to have is sent again; after v1 that is all that is still there.
-        self.intake.hold(self.stored);
+        let from = self.intake.hold(self.stored);
+        self.doubtful =
+            self.doubtful.saturating_add(from.saturating_sub(self.stored.max(self.held)));
+        self.held = self.held.max(from);
         if self.v1_since.take().is_some_and(|at| at.after(self.waits.ack_silence_commit) <= now) {
             // It never says what it has; that it lived for a while has to do.
             self.grace_by = None;
@@ -464,6 +471,7 @@ impl Machine {
             self.to(State::SessionTerminated, Reason::Policy);
             return self.later(now);
         }
+        let again = self.grace_by.is_some();
         let grace = *self.grace_by.get_or_insert(now.after(self.waits.resume_grace));
         if grace <= now && !self.finishing {
             self.drop_racing();
@@ -471,6 +479,11 @@ impl Machine {
         }
         self.to(State::Resuming, Reason::Lost(e));
         self.resume(now);
+        if again && let Some(hunt) = &mut self.hunt {
+            // The last one accepted and stored nothing. Do not hammer.
+            hunt.rest_until(now.after(self.pause));
+            self.pause = hunt::grown(self.pause);
+        }
     }
 
     /// Looks for another recorder, round after round. Attempts that run already go on.

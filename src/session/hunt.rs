@@ -42,7 +42,7 @@ pub(super) struct Hunt {
 }
 
 impl Hunt {
-    pub(super) fn new(goal: Goal, order: Vec<usize>, now: Tick) -> Self {
+    pub(super) const fn new(goal: Goal, order: Vec<usize>, now: Tick) -> Self {
         Self {
             goal,
             order,
@@ -53,6 +53,11 @@ impl Hunt {
             resting: None,
             last_error: Error::Link(Link::Unreachable),
         }
+    }
+
+    /// The first round begins only then.
+    pub(super) const fn rest_until(&mut self, at: Tick) {
+        self.resting = Some(at);
     }
 
     /// The next recorder to connect to, if it is time. `running`: attempts that are not over.
@@ -99,7 +104,7 @@ impl Hunt {
     /// Another round after a pause that grows.
     pub(super) fn rest(&mut self, now: Tick) {
         self.resting = Some(now.after(self.pause));
-        self.pause = Span(self.pause.0.saturating_mul(2)).min(RESUME_PAUSE_MAX);
+        self.pause = grown(self.pause);
     }
 
     /// Begins the next round when its time has come.
@@ -111,13 +116,21 @@ impl Hunt {
         }
     }
 
+    /// When [`Hunt::take`] has something, a free slot provided.
     pub(super) fn poll_timeout(&self, running: usize) -> Option<Tick> {
         match self.resting {
             Some(at) => Some(at),
-            None if self.next < self.order.len() && running > 0 => Some(self.next_at),
-            None => None,
+            None if !self.again.is_empty() => Some(Tick(0)),
+            None if self.next >= self.order.len() => None,
+            None if running == 0 => Some(Tick(0)),
+            None => Some(self.next_at),
         }
     }
+}
+
+/// The pause after this one.
+pub(super) fn grown(pause: Span) -> Span {
+    Span(pause.0.saturating_mul(2)).min(RESUME_PAUSE_MAX)
 }
 
 /// As given.

@@ -142,7 +142,8 @@ impl Intake {
     /// Nothing more comes: writes what waits.
     pub(super) fn settle(&mut self, now: Tick) {
         self.write_gap(now);
-        self.write_size(now, RESERVE_BYTES);
+        self.write_size(now, 0);
+        self.size = None;
         if self.encoder.has_tail() {
             let t = now.since(self.origin);
             self.control(now, 0, |e, out| e.flush(t, out));
@@ -167,23 +168,23 @@ impl Intake {
                 // From here on output is counted; what waits for its commit is not held back either.
                 self.stall = Stall::Counting { since: now, bytes: 0 };
             }
-            Stall::Counting { .. }
-                if self.window.free() >= RESERVE_BYTES.saturating_add(2 * SLACK_BYTES) =>
-            {
+            Stall::Counting { .. } if self.window.free() >= self.window.capacity() / 2 => {
                 self.write_gap(now);
             }
             _ => {}
         }
     }
 
-    /// What is not stored has to be sent again: all of it that is still there. Room for the last words stays.
-    pub(super) fn hold(&mut self, stored: u64) {
+    /// What is not stored has to be sent again: all of it that is still there. Room for the last words stays. Gives where
+    /// that begins.
+    pub(super) fn hold(&mut self, stored: u64) -> u64 {
         let window = &mut self.window;
         let most = window.capacity().saturating_sub(RESERVE_BYTES) as u64;
         let oldest = window.next_line_start(window.end().saturating_sub(most));
         // Never past what had to be kept already: the last words may have used their room.
         let from = window.line_start(stored).max(oldest).min(window.keep());
         window.hold(from);
+        window.keep()
     }
 
     /// Bytes of output that can be taken whole.

@@ -48,6 +48,11 @@ pub(super) struct Links {
 }
 
 impl Links {
+    /// Whether a link can be added.
+    pub(super) fn has_room(&self) -> bool {
+        self.slots.iter().any(Option::is_none)
+    }
+
     /// A name for a new link; None when all slots are taken.
     pub(super) fn reserve(&mut self) -> Option<LinkId> {
         let slot = self.slots.iter().position(Option::is_none)?;

@@ -11,7 +11,7 @@ use super::link::{Links, Role, Stage};
 use super::state::{Action, Event, LinkEvent, LinkId, Reason, State, Stats};
 use crate::cast::{self, Castkeep, ExitStatus, Stream};
 use crate::error::{Error, Misuse};
-use crate::limits::{AUTHORITY_BYTES, MESSAGE_BYTES, RECORDERS_MAX};
+use crate::limits::{AUTHORITY_BYTES, MESSAGE_BYTES, RECORDERS_MAX, RESUME_PAUSE_MIN};
 use crate::time::{Span, Tick};
 use crate::upload::wire::format_id;
 
@@ -55,6 +55,8 @@ pub struct Machine {
     pub(super) go_by: Option<Tick>,
     /// From the first loss until a commit advances.
     pub(super) grace_by: Option<Tick>,
+    /// Before the next search, when nothing was stored since the last loss.
+    pub(super) pause: Span,
     /// The next search in the background.
     pub(super) retry_at: Option<Tick>,
     /// Grows with every search in the background.
@@ -64,6 +66,10 @@ pub struct Machine {
 
     /// The stream is stored up to here.
     pub(super) stored: u64,
+    /// See [`Stats::doubtful`].
+    pub(super) doubtful: u64,
+    /// Up to here doubt was counted.
+    pub(super) held: u64,
     pub(super) attempts: u64,
     pub(super) losses: u32,
     /// The recorder in use speaks v1, since then.
@@ -146,10 +152,13 @@ impl Machine {
             start_by: None,
             go_by: None,
             grace_by: None,
+            pause: RESUME_PAUSE_MIN,
             retry_at: None,
             backoff: cfg.deadlines.backoff_min,
             close_by: None,
             stored: 0,
+            doubtful: 0,
+            held: 0,
             attempts: 0,
             losses: 0,
             v1_since: None,
@@ -294,6 +303,7 @@ impl Machine {
             stderr: raw.stderr,
             unrecorded: self.intake.unrecorded,
             gaps: self.intake.gaps,
+            doubtful: self.doubtful,
             attempts: self.attempts,
             losses: self.losses,
             recorder: current.map(|l| l.recorder),
@@ -380,7 +390,8 @@ impl Machine {
             return None;
         }
         let racing = self.links.racing();
-        let hunt = self.hunt.as_ref().and_then(|h| h.poll_timeout(racing));
+        let hunt = self.hunt.as_ref().filter(|_| self.links.has_room());
+        let hunt = hunt.and_then(|h| h.poll_timeout(racing));
         let intake = self.intake.poll_timeout(self.is_open(), self.waits.stall_limit);
         let own = [
             self.start_by,

@@ -256,6 +256,9 @@ pub struct Stats {
     pub stderr: u64,
     /// Raw bytes that were shown and not recorded.
     pub unrecorded: u64,
+    /// Encoded bytes that a v1 recorder was given and that were not there any more to be sent again when it was lost: it may
+    /// have them or not.
+    pub doubtful: u64,
     /// Gap markers written.
     pub gaps: u32,
     /// Uploads begun.

@@ -17,8 +17,8 @@ use crate::cast::{CONTROL_EVENT_BYTES, worst_case_bytes};
 use crate::error::{Error, Misuse};
 use crate::limits::{EVENT_INPUT_BYTES, HEADER_LINE_BYTES, RING_MAX_BYTES, RING_MIN_BYTES};
 
-/// Room that output never takes: one gap marker, the terminated marker, the exit event.
-pub const RESERVE_BYTES: usize = 3 * CONTROL_EVENT_BYTES;
+/// Room that output never takes: one gap marker, a size that waited, the terminated marker, the exit event.
+pub const RESERVE_BYTES: usize = 4 * CONTROL_EVENT_BYTES;
 
 /// Longest piece that is written at a time.
 pub const SLACK_BYTES: usize = worst_case_bytes(EVENT_INPUT_BYTES);

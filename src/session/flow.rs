@@ -103,6 +103,10 @@ impl Machine {
         }
         self.quiet();
         if complete {
+            // The last object may be the only one that says so.
+            if self.intake.stored(end) {
+                self.events.push(Event::Released);
+            }
             self.to(State::SessionComplete, reason);
             self.events.push(Event::Finished);
         } else {

@@ -66,7 +66,8 @@ impl Connection {
 
     fn new(config: &Config, client: bool) -> Self {
         let config = Config {
-            stream_window: config.stream_window.min(MAX_31),
+            // A peer may use the default before it has heard of ours, so ours is never smaller.
+            stream_window: config.stream_window.clamp(DEFAULT_WINDOW, MAX_31),
             connection_window: config.connection_window.clamp(DEFAULT_WINDOW, MAX_31),
             max_streams: config.max_streams,
         };
@@ -312,7 +313,9 @@ impl Connection {
     pub(super) fn fail<'a>(&mut self, code: Code) -> Event<'a> {
         self.failed = Some(code);
         self.collected = Collected::default();
-        frame::push_goaway(&mut self.out, self.last_peer_stream, code);
+        // It may only fall (RFC 9113, 6.8).
+        let last = self.goaway_sent.unwrap_or(self.last_peer_stream);
+        frame::push_goaway(&mut self.out, last, code);
         Event::Failed(code)
     }
 

@@ -56,7 +56,7 @@ pub enum Code {
 /// What a side allows the other.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// Receive window of a stream.
+    /// Receive window of a stream. At least 65,535.
     pub stream_window: u32,
     /// Receive window of the connection: bounds what all streams together leave unconsumed. At least 65,535.
     pub connection_window: u32,

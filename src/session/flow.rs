@@ -296,7 +296,8 @@ impl Machine {
     fn connect(&mut self, now: Tick, id: LinkId, recorder: usize, plan: Option<Plan>) {
         let Some(r) = self.recorders.get(recorder) else { return };
         let http2 = cfg!(feature = "http2") && self.protocols.http2;
-        let plan = plan.unwrap_or(match self.known.get(recorder).copied().unwrap_or_default() {
+        let known = self.known.get(recorder).copied().unwrap_or_default();
+        let plan = plan.unwrap_or_else(|| match known {
             Known::V1 => Plan::V1,
             Known::Upgrade => Plan::Upgrade,
             Known::Nothing | Known::V2 if http2 => Plan::V2,
@@ -476,7 +477,7 @@ impl Machine {
             return self.later(now);
         }
         let again = self.grace_by.is_some();
-        let grace = *self.grace_by.get_or_insert(now.after(self.waits.resume_grace));
+        let grace = *self.grace_by.get_or_insert_with(|| now.after(self.waits.resume_grace));
         if grace <= now && !self.finishing {
             self.drop_racing();
             return self.middle_failed(now, Reason::Lost(e));
@@ -532,7 +533,7 @@ impl Machine {
                 let bytes = self.intake.window.end().saturating_sub(self.stored);
                 self.events.push(Event::Terminated { bytes });
                 // An end even if the host never says so.
-                self.close_by.get_or_insert(now.after(START));
+                self.close_by.get_or_insert_with(|| now.after(START));
             }
         }
         self.later(now);

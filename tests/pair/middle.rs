@@ -184,6 +184,55 @@ fn lies_are_a_loss_with_their_own_reason() {
 }
 
 #[test]
+fn what_a_recorder_reports_is_told_with_its_text() {
+    for (text, fault) in [
+        ("conflict at 300", PeerFault::Conflict),
+        ("superseded", PeerFault::Superseded),
+        ("disk full: /var", PeerFault::Reported),
+    ] {
+        let mut p = Setup::default().closed().start();
+        p.advance(ms(50));
+        p.recorders[0].fail_with = Some(text);
+        p.output(b"one\r\n").advance(ms(500));
+        assert_eq!(p.reasons(State::ConnectionLost), [Reason::Lost(Error::Peer(fault))]);
+        assert_eq!(p.machine.peer_text(), text);
+        p.end();
+        assert_eq!(p.text(), "one\r\n");
+    }
+}
+
+#[test]
+fn two_live_connections_of_one_recording_end_as_one() {
+    // The only recorder disappears, the client comes back on a new connection, and then the old one wakes up.
+    let mut p = Setup::of(&[Castkeep]).closed().start();
+    p.advance(ms(50)).output(b"one\r\n").advance(ms(50)).hole(0, true).output(b"two\r\n");
+    p.advance(secs(5));
+    assert_eq!(p.machine.state(), State::Resuming);
+    p.hole(0, false).advance(secs(6)).output(b"three\r\n").end();
+    assert_eq!(p.machine.state(), State::SessionComplete, "{:?}", p.events);
+    assert_eq!(p.recorders[0].supersessions, 1);
+    assert_eq!(p.text(), "one\r\ntwo\r\nthree\r\n");
+    p.check_end();
+}
+
+#[test]
+fn refusals_in_the_middle_go_to_the_next_recorder() {
+    for status in [403, 409, 429, 503] {
+        for http2 in [true, false] {
+            let mut p = Setup { http2, ..Setup::of(&[Castkeep; 3]) }.closed().start();
+            p.advance(ms(50)).output(b"one\r\n");
+            p.recorders[1].refuse = Some(status);
+            p.kill(0).advance(ms(500));
+            assert_eq!(p.machine.stats().recorder, Some(2));
+            let refused = Some(Error::Peer(PeerFault::Status(status)));
+            assert!(p.events.contains(&Event::Attempt { recorder: 1, error: refused }));
+            p.end();
+            assert_eq!(p.text(), "one\r\n");
+        }
+    }
+}
+
+#[test]
 fn from_a_castkeep_recorder_to_stock_and_back() {
     for (other, reps) in [(StockV1, 0..40u32), (StockV2, 0..40)] {
         for at in reps {

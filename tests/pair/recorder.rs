@@ -88,6 +88,8 @@ pub(crate) struct Recorder {
     /// Refuses new uploads with this status.
     pub(crate) refuse: Option<u16>,
     /// Accepts, and dies after so many body bytes.
+    /// Says so at the first body bytes.
+    pub(crate) fail_with: Option<&'static str>,
     pub(crate) die_after: Option<u64>,
     pub(crate) parts: Vec<Part>,
     attempt: u64,
@@ -111,6 +113,7 @@ impl Recorder {
             draining: false,
             lie: Lie::None,
             refuse: None,
+            fail_with: None,
             die_after: None,
             parts: Vec::new(),
             attempt: 0,
@@ -281,6 +284,12 @@ impl Recorder {
         };
         self.bytes += bytes.len() as u64;
         u.received += bytes.len() as u64;
+        if let Some(text) = self.fail_with {
+            server.fail(now, id, text);
+            u.dead = true;
+            self.uploads.retain(|u| !u.dead);
+            return;
+        }
         let part = &mut self.parts[u.part];
         for byte in bytes {
             if u.in_header {

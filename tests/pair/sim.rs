@@ -422,11 +422,15 @@ impl Pair {
                 }
                 Action::Close { link, abort } => {
                     let i = self.conns.iter().position(|c| c.link == link).unwrap();
-                    let latency = self.recorders[self.conns[i].recorder].latency;
+                    let recorder = &self.recorders[self.conns[i].recorder];
+                    let (latency, hole) = (recorder.latency, recorder.hole);
                     let c = &mut self.conns[i];
                     c.client_gone = true;
                     c.to_client = Pipe::default();
-                    if abort {
+                    if abort && hole {
+                        // The reset is lost on the way; what was sent before arrives when the hole closes.
+                        c.to_server.eof.get_or_insert(self.now.after(secs(600)));
+                    } else if abort {
                         c.to_server = Pipe::default();
                         if let Some(server) = &mut self.servers[i] {
                             server.handle_lost();

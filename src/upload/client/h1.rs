@@ -111,7 +111,7 @@ impl Wire {
         n
     }
 
-    pub(super) fn write(&mut self, data: &[u8], end: bool, out: &mut [u8]) -> Written {
+    pub(super) fn write(&self, data: &[u8], end: bool, out: &mut [u8]) -> Written {
         let mut done = Written::default();
         if self.head_sent < self.head.len() {
             return done;

@@ -118,6 +118,7 @@ enum Wire {
 #[derive(Debug)]
 enum State {
     /// The probe was sent.
+    #[cfg_attr(not(feature = "http2"), allow(dead_code))]
     Probing { deadline: Tick },
     /// The owner decides when to post.
     Ready,
@@ -156,6 +157,7 @@ enum End {
 /// What a wire found in its input.
 enum Found<'a> {
     /// The probe was answered: 200 or not.
+    #[cfg_attr(not(feature = "http2"), allow(dead_code))]
     Probe { supported: bool, extension: bool, ack: Option<Span>, refused: Option<Error> },
     /// The POST was accepted.
     Accepted { protocol: Protocol, commit: Option<u64>, ack: Option<Span> },

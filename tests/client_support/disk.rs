@@ -50,11 +50,16 @@ impl Serve {
     }
 
     pub fn start_at(listen: SocketAddr, dir: &Path) -> Self {
+        Self::start_with(listen, dir, &[])
+    }
+
+    pub fn start_with(listen: SocketAddr, dir: &Path, options: &[String]) -> Self {
         let mut child = Command::new(CASTKEEP)
             .args(["serve", "--log-level", "error", "--min-free", "1", "--listen"])
             .arg(listen.to_string())
             .arg("--dst")
             .arg(dir)
+            .args(options)
             .env("CASTKEEP_CONFIG", "")
             .stdout(Stdio::piped())
             .spawn()

@@ -35,7 +35,7 @@ fn feed(to: &mut Connection, now: Tick, bytes: &[u8], step: usize) -> Vec<Seen> 
         while let Some(event) = to.handle_input(now, &mut piece) {
             match event {
                 Event::Headers { stream, fields, end, .. } => {
-                    let what = fields.get(":status").or(fields.get(":path")).unwrap_or("?");
+                    let what = fields.get(":status").or_else(|| fields.get(":path")).unwrap_or("?");
                     seen.push(Seen::Head(stream, what.into(), end));
                 }
                 Event::Data { stream, data, end } => {

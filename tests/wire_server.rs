@@ -132,11 +132,10 @@ impl H2 {
             let mut rest = &back[..];
             while let Some(event) = self.client.handle_input(self.peer.now, &mut rest) {
                 let mut of = |stream: u32| {
-                    let at = answers.iter().position(|(s, _)| *s == stream).unwrap_or_else(|| {
+                    answers.iter().position(|(s, _)| *s == stream).unwrap_or_else(|| {
                         answers.push((stream, Answer::default()));
                         answers.len() - 1
-                    });
-                    at
+                    })
                 };
                 match event {
                     http2::Event::Headers { stream, fields, end, .. } => {

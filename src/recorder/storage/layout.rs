@@ -184,10 +184,14 @@ impl Dirs {
                 }
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                // Under another name first: a kill in between must not leave a directory that cannot be opened.
+                let new = "castkeep.json.new";
                 let write = || -> io::Result<()> {
-                    let file = self.create(&self.root, name)?;
+                    let _ = rustix::fs::unlinkat(&self.root, new, AtFlags::empty());
+                    let file = self.create(&self.root, new)?;
                     disk.write_at(&file, b"{\"layout\":1}\n", 0)?;
                     disk.sync(&file)?;
+                    rustix::fs::renameat(&self.root, new, &self.root, name)?;
                     disk.sync_dir(&self.root)
                 };
                 write().map_err(|e| {

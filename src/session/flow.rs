@@ -297,13 +297,14 @@ impl Machine {
         let Some(r) = self.recorders.get(recorder) else { return };
         let http2 = cfg!(feature = "http2") && self.protocols.http2;
         let known = self.known.get(recorder).copied().unwrap_or_default();
-        let plan = plan.unwrap_or_else(|| match known {
+        let first = match known {
             Known::V1 => Plan::V1,
             Known::Upgrade => Plan::Upgrade,
             Known::Nothing | Known::V2 if http2 => Plan::V2,
             Known::Nothing | Known::V2 if self.protocols.upgrade => Plan::Upgrade,
             Known::Nothing | Known::V2 => Plan::V1,
-        });
+        };
+        let plan = plan.unwrap_or(first);
         let waits = Waits {
             accept: self.waits.accept,
             ack_silence_commit: self.waits.ack_silence_commit,

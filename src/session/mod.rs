@@ -13,6 +13,37 @@
 //!   poll_event()                start, refused, room, terminated, finished …
 //! and wait until  a socket is ready | the host calls | poll_timeout()
 //! ```
+//!
+//! ```
+//! use castkeep::cast::{Header, Stream};
+//! use castkeep::session::*;
+//! use castkeep::time::Tick;
+//!
+//! let recorder = Recorder { group: 0, authority: "100.64.0.9:80".into(), tls: false };
+//! let config = Config {
+//!     header: Header { width: 80, height: 24, ..Header::default() },
+//!     recording: [1; 16],     // random
+//!     resume_secret: [2; 16], // random
+//!     ring_bytes: castkeep::limits::RING_DEFAULT_BYTES,
+//!     recorders: vec![recorder],
+//!     on_failure: OnFailure { reject_message: Some("no recording".into()), terminate_message: None },
+//!     release: Release::Ring,
+//!     protocols: Protocols::default(),
+//!     deadlines: Deadlines::default(),
+//!     record_input: false,
+//!     stock_with_release_commit: false,
+//!     jitter_seed: 3,         // random
+//! };
+//! let mut machine = Machine::new(config, Tick(0))?;
+//! let Some(Action::Connect { link, .. }) = machine.poll_action() else { panic!() };
+//! // Nothing is taken before a recorder accepted; this one cannot be reached, and the policy is closed.
+//! assert_eq!(machine.room(), 0);
+//! machine.handle_link(Tick(1), link, LinkEvent::Down(castkeep::error::Error::Link(castkeep::error::Link::Unreachable)));
+//! assert_eq!(machine.state(), State::SessionRejected);
+//! assert_eq!(machine.message(), "no recording");
+//! assert!(machine.output(Tick(2), Stream::Stdout, b"never shown").is_err());
+//! # Ok::<(), castkeep::Error>(())
+//! ```
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),

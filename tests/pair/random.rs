@@ -63,6 +63,7 @@ fn run(seed: u64) {
     // v1 does not say what is stored, and is taken where a probe fails.
     let castkeep_only =
         castkeep_only && setup.release == Release::Commit && !setup.stock_with_release_commit;
+    let open = !setup.reject && !setup.terminate;
     let n = flavours.len() as u64;
     let calm = r.chance(15);
     let mut p = Pair::with(setup, |recorders| {
@@ -154,6 +155,7 @@ fn run(seed: u64) {
     p.advance(secs(40));
     assert!(p.machine.state().is_end(), "{} {:?}", p.machine.state(), p.events);
     p.check_end();
+    assert!(!open || p.longest_hold <= ms(1_000), "held for {:?}", p.longest_hold);
     let stats = p.machine.stats();
     if castkeep_only {
         p.check_released();

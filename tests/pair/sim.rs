@@ -33,7 +33,7 @@ impl Pipe {
     }
 
     fn next(&self) -> Option<Tick> {
-        self.pieces.front().map(|p| p.0).or(self.eof.filter(|_| !self.eof_told))
+        self.pieces.front().map(|p| p.0).or_else(|| self.eof.filter(|_| !self.eof_told))
     }
 }
 
@@ -329,18 +329,6 @@ impl Pair {
         self
     }
 
-    /// Until the client waits for nothing but time, at most 30 s.
-    pub(crate) fn settle(&mut self) -> &mut Self {
-        for _ in 0..600 {
-            let s = self.machine.stats();
-            if self.backlog.is_empty() && s.encoded == s.committed && s.recorder.is_some() {
-                break;
-            }
-            self.advance(ms(50));
-        }
-        self
-    }
-
     fn why(&self) -> String {
         let server = |s: &Option<Server>| s.as_ref().map(|s| (s.poll_timeout(), s.is_closed()));
         let servers: Vec<_> = self.servers.iter().map(server).collect();
@@ -429,14 +417,14 @@ impl Pair {
                     c.to_client = Pipe::default();
                     if abort && hole {
                         // The reset is lost on the way; what was sent before arrives when the hole closes.
-                        c.to_server.eof.get_or_insert(self.now.after(secs(600)));
+                        c.to_server.eof.get_or_insert_with(|| self.now.after(secs(600)));
                     } else if abort {
                         c.to_server = Pipe::default();
                         if let Some(server) = &mut self.servers[i] {
                             server.handle_lost();
                         }
                     } else {
-                        c.to_server.eof.get_or_insert(self.now.after(latency));
+                        c.to_server.eof.get_or_insert_with(|| self.now.after(latency));
                     }
                 }
             }

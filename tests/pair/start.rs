@@ -67,10 +67,10 @@ fn the_first_that_accepts_wins_and_the_others_get_no_body() {
             _ => None,
         })
         .collect();
-    let refused = Some(Error::Peer(PeerFault::Status(503)));
+    let refused = Error::Peer(PeerFault::Status(503));
     let gone = Some(Error::Link(Link::Unreachable));
-    assert_eq!(attempts, [(1, gone), (2, refused), (3, None)]);
-    let text = AttemptText { authority: "100.64.0.2:80", error: refused.unwrap() }.to_string();
+    assert_eq!(attempts, [(1, gone), (2, Some(refused)), (3, None)]);
+    let text = AttemptText { authority: "100.64.0.2:80", error: refused }.to_string();
     assert!(text.ends_with("recording: unexpected status: 503 Service Unavailable"), "{text}");
 }
 

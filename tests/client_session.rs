@@ -318,6 +318,38 @@ fn sessions_past_the_limit_are_refused_and_room_comes_back() {
     wait_until("room", || client.open(metadata(), Decision::open(Vec::new())).is_ok());
 }
 
+#[test]
+fn a_recorder_behind_a_unix_socket() {
+    use std::os::unix::net::UnixListener;
+    let recorder = Recorder::start(Manner::Good);
+    let dir = client_support::disk::Dir::new();
+    let path = dir.0.join("recorder");
+    let listener = UnixListener::bind(&path).unwrap();
+    let to = recorder.addr;
+    std::thread::spawn(move || {
+        for near in listener.incoming().flatten() {
+            let far = std::net::TcpStream::connect(to).unwrap();
+            let (mut a, mut b) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut a, &mut b);
+                let _ = b.shutdown(std::net::Shutdown::Write);
+            });
+            let (mut a, mut b) = (far, near);
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut a, &mut b);
+                let _ = b.shutdown(std::net::Shutdown::Write);
+            });
+        }
+    });
+    let client = client();
+    let nowhere = RecorderAddr::unix(dir.0.join("nowhere"));
+    let session = started(&client, closed(vec![nowhere, RecorderAddr::unix(&path)]));
+    let text = lines(&session, 0, 5_000);
+    session.exit(ExitStatus::Code(0));
+    assert_eq!(session.close(LONG), Outcome::Complete);
+    assert!(tell(&join(&recorder.parts())).output == text);
+}
+
 /// Keeps what it is told.
 #[derive(Default)]
 struct Keep(Mutex<Vec<(Level, String)>>);

@@ -300,11 +300,13 @@ fn tls(args: &Args) -> Result<Option<Arc<Tls>>, Failure> {
         Some(path) => fs::read(&path)
             .map_err(|e| Failure::new(format!("cannot read {} (--{name}): {e}", path.display()))),
     };
-    let mut config = TlsConfig::default();
-    config.roots_pem = read("tls-ca")?;
-    config.cert_pem = read("tls-cert")?;
-    config.key_pem = read("tls-key")?;
-    config.pin_waives_validity = args.switch("tls-pin-ignores-time")?;
+    let mut config = TlsConfig {
+        roots_pem: read("tls-ca")?,
+        cert_pem: read("tls-cert")?,
+        key_pem: read("tls-key")?,
+        pin_waives_validity: args.switch("tls-pin-ignores-time")?,
+        ..TlsConfig::default()
+    };
     for pin in args.list("tls-pin")? {
         config.pins.push(TlsConfig::parse_pin(&pin).ok_or_else(|| {
             args.wrong(
@@ -340,16 +342,17 @@ fn metadata(args: &Args) -> Result<Metadata, Failure> {
     };
     let src_node = or("src-node", if source.is_empty() { host } else { source })?;
     let connection_id = if port.is_empty() { String::new() } else { format!("{source}-{port}") };
-    let mut metadata = Metadata::default();
-    metadata.src_node_id = or("src-node-id", &src_node)?;
-    metadata.src_node = src_node;
-    metadata.src_node_user = args.string("src-node-user")?;
-    metadata.ssh_user = or("ssh-user", &user)?;
-    metadata.local_user = user;
-    metadata.connection_id = or("connection-id", &connection_id)?;
-    metadata.node = or("node", host)?;
-    metadata.env = std::env::var("TERM").ok().map(|term| vec![("TERM".to_owned(), term)]);
-    Ok(metadata)
+    Ok(Metadata {
+        src_node_id: or("src-node-id", &src_node)?,
+        src_node,
+        src_node_user: args.string("src-node-user")?,
+        ssh_user: or("ssh-user", &user)?,
+        local_user: user,
+        connection_id: or("connection-id", &connection_id)?,
+        node: or("node", host)?,
+        env: std::env::var("TERM").ok().map(|term| vec![("TERM".to_owned(), term)]),
+        ..Metadata::default()
+    })
 }
 
 /// How long names may take to be resolved.

@@ -58,9 +58,7 @@ pub(super) fn run(settings: Settings, job: Job) -> Result<Exit, Failure> {
     }
 
     let bell = Bell::new().map_err(|e| Failure::new(e.to_string()))?;
-    let mut config = ClientConfig::default();
-    config.ring_bytes = ring_bytes;
-    config.log = trouble.clone();
+    let config = ClientConfig { ring_bytes, log: trouble.clone(), ..ClientConfig::default() };
     let client = Client::new(config).map_err(|e| Failure::new(format!("recording: {e}")))?;
     let addrs = decision.recorders.clone();
     let by_commit = decision.release == Release::Commit;
@@ -295,13 +293,13 @@ impl Relay {
     }
 
     fn heed_signals(&mut self, running: &Running) {
-        if self.signals.take(Signal::WINCH) {
-            if let Some(pty) = &self.pty {
-                let size = pty::outer_size();
-                // Recorded first: what the program draws for the new size comes behind it.
-                self.session.resize(size.ws_col, size.ws_row);
-                pty.resize(size);
-            }
+        if self.signals.take(Signal::WINCH)
+            && let Some(pty) = &self.pty
+        {
+            let size = pty::outer_size();
+            // Recorded first: what the program draws for the new size comes behind it.
+            self.session.resize(size.ws_col, size.ws_row);
+            pty.resize(size);
         }
         while let Some(signal) = self.signals.take_end() {
             let keys = matches!(signal, Signal::INT | Signal::QUIT);
@@ -336,7 +334,7 @@ impl Relay {
     }
 
     /// Waits for a signal, the recording, the program's end, or something typed, and passes that on.
-    fn wait(&mut self, input: &mut Input) {
+    fn wait(&self, input: &mut Input) {
         let pause = self.ends.map_or(TICK, |by| {
             let left = by.saturating_duration_since(Instant::now());
             if left.is_zero() { Duration::from_millis(50) } else { left.min(TICK) }
@@ -369,7 +367,7 @@ impl Relay {
         input.pass_on();
     }
 
-    fn read_input(&mut self, input: &mut Input) {
+    fn read_input(&self, input: &mut Input) {
         let mut typed = [0; 4096];
         match rustix::io::read(rustix::stdio::stdin(), &mut typed) {
             Err(Errno::INTR | Errno::AGAIN) => {}

@@ -193,7 +193,7 @@ pub struct Metadata {
 }
 
 /// Called by the worker for each change of state, see [`Decision::observer`].
-pub(crate) type Observer = Arc<dyn Fn(&Transition) + Send + Sync>;
+pub type Observer = Arc<dyn Fn(&Transition) + Send + Sync>;
 
 /// What policy wants for a session: who records it and what happens when that is impossible.
 #[derive(Clone)]
@@ -218,7 +218,7 @@ pub struct Decision {
     /// All recorders together at the start; `limits::START` unless set.
     pub start_limit: Option<Duration>,
     /// Told each change of state, by the worker and under no lock. It must not block and not call into the session.
-    pub observer: Option<Arc<dyn Fn(&Transition) + Send + Sync>>,
+    pub observer: Option<Observer>,
 }
 
 impl Decision {

@@ -223,11 +223,9 @@ impl Driven {
             changed |= inner.apply(event);
             notes.push(event);
         }
-        if let Some(wanted) = inner.wanted {
-            if changed || inner.machine.room() >= wanted {
-                inner.wanted = None;
-                changed = true;
-            }
+        if inner.wanted.is_some_and(|wanted| changed || inner.machine.room() >= wanted) {
+            inner.wanted = None;
+            changed = true;
         }
         inner.fresh = 0;
         self.ended = inner.end.is_some();

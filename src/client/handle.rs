@@ -163,7 +163,7 @@ impl Session {
     /// How many bytes [`Session::try_output`] takes whole now. `usize::MAX` when nothing is recorded.
     #[must_use]
     pub fn room(&self) -> usize {
-        self.slot.lock().machine.room()
+        self.peek(0, |inner| inner.machine.room())
     }
 
     fn take(
@@ -219,7 +219,7 @@ impl Session {
     /// [`Release::Commit`](super::Release::Commit) what is stored.
     #[must_use]
     pub fn released(&self, stream: Stream) -> u64 {
-        self.slot.lock().machine.released(stream)
+        self.peek(0, |inner| inner.machine.released(stream))
     }
 
     /// Waits until [`Session::released`] is above `seen`, the session is terminated or ended, or `timeout` has passed; then says what
@@ -236,26 +236,26 @@ impl Session {
     /// The terminate message, once policy ended the session: show it, send HUP to the program, then `exit` and `close`.
     #[must_use]
     pub fn terminated(&self) -> Option<String> {
-        let inner = self.slot.lock();
-        inner.terminated.then(|| inner.machine.message().to_owned())
+        let message = |inner: &Inner| inner.terminated.then(|| inner.machine.message().to_owned());
+        self.peek(None, message)
     }
 
     /// Whether [`Session::terminated`] has something to say. Cheaper.
     #[must_use]
     pub fn is_terminated(&self) -> bool {
-        self.slot.lock().terminated
+        self.peek(false, |inner| inner.terminated)
     }
 
-    /// Where the session is.
+    /// Where the session is; `Incomplete` in a forked child.
     #[must_use]
     pub fn state(&self) -> State {
-        self.slot.lock().machine.state()
+        self.peek(State::Incomplete, |inner| inner.machine.state())
     }
 
     /// Its numbers.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.slot.lock().machine.stats()
+        self.peek(Stats::default(), |inner| inner.machine.stats())
     }
 
     /// Ends the recording without waiting; [`Session::wait_closed`] or [`Session::close`] tell how.
@@ -289,6 +289,14 @@ impl Session {
             let stats = self.stats();
             Outcome::Incomplete { bytes: stats.encoded.saturating_sub(stats.committed) }
         })
+    }
+
+    /// Looks. In a forked child the mutex may be held by a thread that is not there.
+    fn peek<T>(&self, forked: T, look: impl FnOnce(&Inner) -> T) -> T {
+        if self.shared.is_forked() {
+            return forked;
+        }
+        look(&self.slot.lock())
     }
 
     /// Does something to the machine and tells the worker. Nothing in a forked child.

@@ -49,7 +49,7 @@ mod tls;
 mod transport;
 
 pub use self::api::Client;
-pub use self::config::{ClientConfig, Decision, Endpoint, Metadata, RecorderAddr};
+pub use self::config::{ClientConfig, Decision, Endpoint, Metadata, Observer, RecorderAddr};
 pub use self::handle::{Outcome, Session, Start, Transition};
 pub use self::log::{Level, LogFacade, LogSink, NoLog};
 #[cfg(feature = "tls")]

@@ -304,6 +304,7 @@ impl Connection {
             self.link.close_write();
         }
         let end = self.shared.now().after(limits::LINGER);
+        let end = self.cut_at.map_or(end, |t| t.min(end));
         loop {
             let now = self.shared.now();
             if now >= end || self.shared.phase() == Phase::Aborting {

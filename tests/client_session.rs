@@ -350,6 +350,23 @@ fn a_recorder_behind_a_unix_socket() {
     assert!(tell(&join(&recorder.parts())).output == text);
 }
 
+#[test]
+fn a_panic_in_the_worker_fails_its_sessions_and_nothing_else() {
+    let recorder = Recorder::start(Manner::Good);
+    let (broken, sound) = (client(), client());
+    let mut decision = closed(addrs(&[&recorder]));
+    decision.observer = Some(Arc::new(|t| assert_ne!(t.to, State::Streaming, "on purpose")));
+    let session = broken.open(metadata(), decision).unwrap();
+    wait_until("the panic", || session.output(Stream::Stdout, b"x") == Err(Error::Bug));
+    assert!(matches!(session.close(LONG), Outcome::Incomplete { .. }));
+    assert_eq!(broken.open(metadata(), closed(Vec::new())).err(), Some(Error::Bug));
+    drop(broken);
+    let other = started(&sound, closed(addrs(&[&recorder])));
+    other.output(Stream::Stdout, b"fine").unwrap();
+    other.exit(ExitStatus::Code(0));
+    assert_eq!(other.close(LONG), Outcome::Complete);
+}
+
 /// Keeps what it is told.
 #[derive(Default)]
 struct Keep(Mutex<Vec<(Level, String)>>);

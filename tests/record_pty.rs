@@ -121,6 +121,17 @@ fn raw_while_it_runs_and_as_before_when_it_ends() {
 }
 
 #[test]
+fn ssh_tty_names_the_terminal_of_the_program() {
+    let recorder = Recorder::start(Manner::Good);
+    let script = "SSH_TTY=/dev/null exec \"$0\" record --recorders \"$1\" -- \
+        sh -c 'test \"$(tty)\" = \"$SSH_TTY\" && printf same'";
+    let addr = recorder.addr.to_string();
+    let mut tty = OnTty::start(&recorder, &[], &["sh", "-c", script, CASTKEEP, &addr]);
+    assert_eq!(tty.end().code(), Some(0));
+    tty.wait_for("same");
+}
+
+#[test]
 fn a_new_size_is_passed_on_and_recorded() {
     let recorder = Recorder::start(Manner::Good);
     let script = "printf 'ready\\n'; while [ \"$(stty size)\" != '40 100' ]; do sleep 0.02; done";

@@ -22,6 +22,7 @@ use super::pty_sys;
 #[derive(Debug)]
 pub(super) struct Pty {
     master: OwnedFd,
+    path: String,
 }
 
 impl Pty {
@@ -41,7 +42,7 @@ impl Pty {
         tcsetwinsize(&slave, size)?;
         let flags = fcntl_getfl(&master)?;
         fcntl_setfl(&master, flags | OFlags::NONBLOCK)?;
-        Ok((Self { master }, slave.into()))
+        Ok((Self { master, path: path.to_owned() }, slave.into()))
     }
 
     /// Starts the program on the other end, which this process does not keep open.
@@ -57,6 +58,11 @@ impl Pty {
 
     pub(super) const fn master(&self) -> &OwnedFd {
         &self.master
+    }
+
+    /// The program's end in the file system.
+    pub(super) fn path(&self) -> &str {
+        &self.path
     }
 
     pub(super) fn resize(&self, size: Winsize) {

@@ -216,6 +216,10 @@ impl Relay {
             let raw = RawMode::enter()?;
             let (pty, slave) = Pty::open(Some(raw.before()), pty::outer_size())?;
             self.raw = Some(raw);
+            if std::env::var_os("SSH_TTY").is_some() {
+                // What the program finds there is to be its own terminal.
+                command.env("SSH_TTY", pty.path());
+            }
             child = Pty::spawn(command, &slave)?;
             leads = true;
             input = Input::new(Some(pty.master().try_clone()?));

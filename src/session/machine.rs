@@ -296,6 +296,7 @@ impl Machine {
     pub fn stats(&self) -> Stats {
         let raw = self.intake.raw();
         let current = self.links.current();
+        let last = self.last_recorder.filter(|_| self.state.is_end());
         Stats {
             encoded: self.intake.window.end(),
             committed: self.stored,
@@ -306,7 +307,7 @@ impl Machine {
             doubtful: self.doubtful,
             attempts: self.attempts,
             losses: self.losses,
-            recorder: current.map(|l| l.recorder),
+            recorder: current.map(|l| l.recorder).or(last),
             protocol: current.and_then(|l| l.client.protocol()),
         }
     }

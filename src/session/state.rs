@@ -265,7 +265,7 @@ pub struct Stats {
     pub attempts: u64,
     /// Recorders lost in mid-session.
     pub losses: u32,
-    /// The recorder in use.
+    /// The recorder in use; after the end the last one.
     pub recorder: Option<usize>,
     /// How it is spoken to.
     pub protocol: Option<crate::upload::client::Protocol>,

@@ -15,6 +15,7 @@ fn a_dead_recorder_loses_nothing() {
     p.kill(0).advance(ms(400));
     assert_eq!(p.machine.state(), State::Streaming, "{:?}", p.events);
     p.output(b"exit\r\n").end();
+    assert_eq!(p.machine.stats().recorder, Some(1), "where it ended");
     assert_eq!(p.text(), "ls\r\nexit\r\n");
     assert_eq!(p.machine.state(), State::SessionComplete);
     assert_eq!(p.reasons(State::ConnectionLost), [Reason::Lost(Error::Link(Link::Reset))]);

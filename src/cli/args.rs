@@ -27,6 +27,8 @@ pub(crate) struct Args {
     spec: &'static Spec,
     values: BTreeMap<&'static str, Given>,
     operands: Vec<OsString>,
+    /// Where `serve` stores, for commands that read.
+    store: Option<PathBuf>,
 }
 
 /// The values of one option and where they came from, for error messages.
@@ -39,7 +41,7 @@ struct Given {
 impl Args {
     /// Reads the command line, then fills up from the environment and the configuration file.
     pub(crate) fn parse(spec: &'static Spec, argv: Vec<OsString>) -> Result<Parsed, Failure> {
-        let mut args = Self { spec, values: BTreeMap::new(), operands: Vec::new() };
+        let mut args = Self { spec, values: BTreeMap::new(), operands: Vec::new(), store: None };
         let mut config: Option<PathBuf> = None;
         let mut parser = lexopt::Parser::from_args(argv);
         let wrong = |e: lexopt::Error| Failure::usage(format!("{}: {e}", spec.name));
@@ -84,7 +86,7 @@ impl Args {
 
     /// Options from a configuration file alone: for a login shell, whose environment belongs to the user.
     pub(crate) fn from_file(spec: &'static Spec, path: &Path) -> Result<Self, Failure> {
-        let mut args = Self { spec, values: BTreeMap::new(), operands: Vec::new() };
+        let mut args = Self { spec, values: BTreeMap::new(), operands: Vec::new(), store: None };
         args.fill_from_file(Some(path.to_owned()))?;
         Ok(args)
     }
@@ -113,6 +115,7 @@ impl Args {
         if !self.spec.environment {
             return;
         }
+        self.store = std::env::var_os("CASTKEEP_SERVE_DST").map(PathBuf::from);
         for option in self.spec.options {
             let variable = self.spec.variable(option.name);
             let Some(value) = std::env::var_os(&variable) else { continue };
@@ -135,6 +138,9 @@ impl Args {
         };
         let Some(file) = file else { return Ok(()) };
         file.check_sections(super::COMMANDS.iter().map(|c| c.spec.name))?;
+        if let (None, Some(Value::String(dst))) = (&self.store, file.value("serve", "dst")) {
+            self.store = Some(dst.into());
+        }
         let Some(section) = file.section(self.spec)? else { return Ok(()) };
         for option in self.spec.options {
             let Some(value) = section.get(option.name) else { continue };
@@ -166,6 +172,11 @@ impl Args {
     /// What is not an option.
     pub(crate) fn operands(&self) -> &[OsString] {
         &self.operands
+    }
+
+    /// The directory that this machine's `serve` stores into, when the environment or the configuration file says so.
+    pub(crate) fn store(&self) -> Option<&Path> {
+        self.store.as_deref()
     }
 
     /// Whether an option was given at all.

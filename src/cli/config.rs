@@ -113,6 +113,11 @@ impl ConfigFile {
         Ok(Some(section))
     }
 
+    /// A value of any section, unchecked.
+    pub(crate) fn value(&self, section: &str, name: &str) -> Option<&Value> {
+        self.root.get(section)?.get(name)
+    }
+
     /// Every top-level key must be one of `known`.
     pub(crate) fn check_sections<'a>(
         &self,

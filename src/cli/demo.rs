@@ -1,354 +1,460 @@
-//! `castkeep demo`: a recorder dies in mid-session, and nothing is lost. Everything runs as a user would run it: this program
-//! starts itself as two recorders, as `record` in a terminal of its own, and as the tools afterwards.
+//! `castkeep demo`: two recorders, a real shell session, the first recorder is killed, nothing is lost.
 
-use std::fs;
+use std::collections::VecDeque;
+use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::termios::Winsize;
 
 use super::pty::Pty;
-use super::{Args, Exit, Failure, Opt, Spec, locate};
-use crate::recorder::storage::read;
+use super::signals::{self, Signals};
+use super::{Args, Exit, Failure, Opt, Spec};
+use crate::cast::text::{Filter, escape_control};
 
 pub(crate) const SPEC: Spec = Spec {
     name: "demo",
-    summary: "shows what happens when a recorder dies in mid-session",
+    summary: "shows a recorder dying in mid-session, and that nothing is lost",
     operands: "",
     options: &[
-        Opt::switch("keep", "Keeps the recordings and says where they are."),
-        Opt::value("speed", "N", "How fast the result is played at the end. Default 4."),
+        Opt::switch(
+            "keep",
+            "Leaves the directory with both recorders' files, and says where it is.",
+        ),
+        Opt::value(
+            "lines",
+            "N",
+            "Lines that the session prints while the recorder is killed. Default 200.",
+        ),
     ],
-    about: "Starts two recorders on loopback, records a shell session through the first, kills that recorder in the middle \
-of a command, lets the session go on through the second, then lists, joins and plays the result. Fails when anything is \
-missing from it.",
-    exits: "",
+    about: "Starts two recorders on loopback, in a temporary directory, and a shell under `castkeep record` that uploads to \
+the first. While the shell prints numbered lines the first recorder is killed (SIGKILL); the session goes on through the \
+second. Then the parts on both are listed, joined and played, and what was recorded is compared, byte for byte, with what \
+was shown. It works without a terminal too.",
+    exits: "1  something was lost, or did not work; a message says what",
     examples: "castkeep demo\ncastkeep demo --keep",
     environment: true,
     stops_at_operand: false,
 };
 
-/// Any step that takes longer has failed.
-const GUARD: Duration = Duration::from_secs(60);
-/// Lines of the command during which the recorder is killed.
-const LINES: u32 = 20_000;
-
 pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
-    let keep = args.switch("keep")?;
-    let speed = args.string("speed")?.unwrap_or_else(|| "4".into());
-    let scratch = Scratch::new(keep)?;
-    let result = story(&scratch.0, &speed);
-    if keep {
-        say(&format!("kept in {}", scratch.0.display()));
+    let lines = args.parse_as::<u32>("lines", "a number from 20 to 100000")?.unwrap_or(200);
+    if !(20..=100_000).contains(&lines) {
+        return Err(args.wrong("lines", "a number from 20 to 100000"));
+    }
+    let mut demo = Demo::new(args.switch("keep")?)?;
+    let result = demo.play(lines);
+    if let Some(signal) = demo.ended_by {
+        drop(demo);
+        signals::end_by(signal.as_raw());
+        return Ok(Exit::FAILURE);
+    }
+    if result.is_err() {
+        demo.show_logs();
+    }
+    if demo.keep {
+        say(&format!("everything is in {}", demo.dir.display()));
     }
     result.map(|()| Exit::OK)
 }
 
-fn story(dir: &Path, speed: &str) -> Result<(), Failure> {
-    let (one, two) = (dir.join("recorder-1"), dir.join("recorder-2"));
-    let mut first = Recorder::start(&one)?;
-    let second = Recorder::start(&two)?;
-    say(&format!("two recorders: {} and {}", first.address, second.address));
-    say("a shell session, recorded through the first; the second stands by");
-    let recorders = format!("{},{}", first.address, second.address);
-    let mut session = Session::start(&recorders)?;
-    session.type_line("echo this is a real shell; tty")?;
-    session.wait_for("/dev/pts/")?;
-    session.type_line("uname -sm")?;
-    session.wait_for("Linux")?;
-    session.type_line(&format!("seq -f 'line %.0f of {LINES}' {LINES}"))?;
-    session.show(false);
-    session.wait_for("line 500 of")?;
-    first.kill();
-    session.wait_for(&format!("line {LINES} of {LINES}"))?;
-    session.show(true);
-    println!("\r");
-    say(
-        "the first recorder was killed (SIGKILL) in the middle of those lines; the session went on",
-    );
-    session.type_line("echo still here")?;
-    session.wait_for("still here\r\n")?;
-    session.type_line("exit 7")?;
-    let status = session.end()?;
-    if status != Some(7) {
-        return Err(Failure::new(format!("the shell's exit status 7 came back as {status:?}")));
-    }
-    say("the shell's exit status 7 was passed on");
-    drop(second);
-
-    say("castkeep ls recorder-1 recorder-2");
-    tool(dir, ["ls", "recorder-1", "recorder-2"])?;
-    let found = locate::list(&[one, two])?;
-    let [recording] = found.as_slice() else {
-        return Err(Failure::new(format!("{} recordings where one should be", found.len())));
-    };
-    if recording.parts.len() < 2 {
-        return Err(Failure::new("the recording has one part: the recorder died too late"));
-    }
-    let id = recording.id.get(..8).unwrap_or(&recording.id);
-    say(&format!("castkeep join -o whole.cast recorder-1 recorder-2 {id}"));
-    tool(dir, ["join", "-o", "whole.cast", "recorder-1", "recorder-2", id])?;
-    check_lines(recording)?;
-    say(&format!("all {LINES} lines are in it, each once"));
-    say(&format!("castkeep play --speed {speed} --idle-limit 0.5s whole.cast"));
-    tool(dir, ["play", "--speed", speed, "--idle-limit", "0.5s", "whole.cast"])?;
-    println!("\r");
-    say("that was the recording; a recorder died in it");
-    Ok(())
+struct Demo {
+    program: PathBuf,
+    dir: PathBuf,
+    keep: bool,
+    signals: Signals,
+    ended_by: Option<Signal>,
+    recorders: Vec<Running>,
 }
 
-/// Counts the lines in what was recorded, not in what was shown.
-fn check_lines(recording: &read::Recording) -> Result<(), Failure> {
-    let mut cast = Vec::new();
-    read::join(&recording.parts, &mut cast).map_err(|e| Failure::new(e.to_string()))?;
-    let mut text = String::new();
-    for line in cast.split(|b| *b == b'\n').skip(1) {
-        if let Ok(event) = crate::cast::parse_event(line)
-            && event.code == b'o'
-        {
-            text.push_str(&event.data);
-        }
-    }
-    let wanted = (1..=LINES).map(|n| format!("line {n} of {LINES}"));
-    let found = text
-        .split("\r\n")
-        .filter(|l| l.starts_with("line ") && l.ends_with(&format!(" of {LINES}")));
-    if found.eq(wanted) {
-        Ok(())
-    } else {
-        Err(Failure::new("a line is missing from the recording, or is there twice"))
-    }
-}
-
-fn say(text: &str) {
-    println!("\r\x1b[1m== {text}\x1b[0m\r");
-    let _ = io::stdout().flush();
-}
-
-fn this_program() -> Result<Command, Failure> {
-    let path = std::env::current_exe()
-        .map_err(|e| Failure::new(format!("where this program is cannot be found out: {e}")))?;
-    let mut command = Command::new(path);
-    // The demo is the same whatever is configured here.
-    let ours = std::env::vars_os().filter(|(k, _)| k.as_encoded_bytes().starts_with(b"CASTKEEP_"));
-    for (key, _) in ours {
-        command.env_remove(key);
-    }
-    Ok(command)
-}
-
-/// Runs a tool with the user's own output.
-fn tool<'a>(dir: &Path, args: impl IntoIterator<Item = &'a str>) -> Result<(), Failure> {
-    let mut command = this_program()?;
-    // Keys pressed meanwhile are not for `play`.
-    let status = command.args(args).current_dir(dir).stdin(Stdio::null()).status();
-    match status {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(Failure::new(format!("that ended with {status}"))),
-        Err(e) => Err(Failure::new(format!("that could not be started: {e}"))),
-    }
-}
-
-/// A directory that goes away with the demo.
-struct Scratch(PathBuf, bool);
-
-impl Scratch {
-    fn new(keep: bool) -> Result<Self, Failure> {
-        use std::os::unix::fs::DirBuilderExt as _;
-        let base = std::env::temp_dir();
-        for n in 0..100 {
-            let path = base.join(format!("castkeep-demo-{}-{n}", std::process::id()));
-            match fs::DirBuilder::new().mode(0o700).create(&path) {
-                Ok(()) => return Ok(Self(path, keep)),
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(Failure::new(format!("making {}: {e}", path.display()))),
-            }
-        }
-        Err(Failure::new(format!("no free name in {}", base.display())))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if !self.1 {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-}
-
-/// `castkeep serve` as a child.
-struct Recorder {
+/// A child that does not outlive this.
+struct Running {
     child: Child,
     address: String,
 }
 
-impl Recorder {
-    fn start(dst: &Path) -> Result<Self, Failure> {
-        let mut command = this_program()?;
-        command.args([
-            "serve",
-            "--listen",
-            "127.0.0.1:0",
-            "--min-free",
-            "1MiB",
-            "--log-level",
-            "error",
-            "--dst",
-        ]);
-        command.arg(dst).stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = command
-            .spawn()
-            .map_err(|e| Failure::new(format!("a recorder cannot be started: {e}")))?;
-        let mut line = String::new();
-        if let Some(out) = child.stdout.take() {
-            // It says where it listens, or ends with a message of its own.
-            let _ = BufReader::new(out).read_line(&mut line);
-        }
-        match line.trim().strip_prefix("listening on ") {
-            Some(address) => Ok(Self { child, address: address.to_owned() }),
-            None => {
-                let _ = child.kill();
-                let _ = child.wait();
-                Err(Failure::new("a recorder did not start"))
-            }
-        }
-    }
-
-    fn kill(&mut self) {
+impl Drop for Running {
+    fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-impl Drop for Recorder {
-    /// In order, so that the recording is closed.
+impl Drop for Demo {
     fn drop(&mut self) {
-        if let Ok(Some(_)) = self.child.try_wait() {
-            return;
+        self.recorders.clear();
+        if !self.keep {
+            let _ = fs::remove_dir_all(&self.dir);
         }
-        if let Some(pid) = rustix::process::Pid::from_raw(self.child.id().cast_signed()) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
-        let end = Instant::now() + Duration::from_secs(10);
-        while Instant::now() < end {
-            if let Ok(Some(_)) = self.child.try_wait() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        self.kill();
     }
 }
 
-/// `castkeep record` with a shell, in a terminal of its own.
+impl Demo {
+    fn new(keep: bool) -> Result<Self, Failure> {
+        let mut random = [0; 8];
+        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+            .map_err(|e| Failure::new(format!("random bytes: {e}")))?;
+        let name = format!("castkeep-demo-{:016x}", u64::from_ne_bytes(random));
+        let dir = std::env::temp_dir().join(name);
+        let wrong = |what: &str, e: io::Error| Failure::new(format!("{what}: {e}"));
+        let program = std::env::current_exe().map_err(|e| wrong("the path of castkeep", e))?;
+        let signals = Signals::catch().map_err(|e| wrong("signals", e))?;
+        fs::create_dir(&dir).map_err(|e| wrong(&dir.display().to_string(), e))?;
+        let demo = Self { program, dir, keep, signals, ended_by: None, recorders: Vec::new() };
+        // Whatever is configured on this machine is not for the demonstration.
+        fs::write(demo.path("empty.hujson"), "{}\n").map_err(|e| wrong("the directory", e))?;
+        Ok(demo)
+    }
+
+    fn play(&mut self, lines: u32) -> Result<(), Failure> {
+        for name in ["a", "b"] {
+            let recorder = self.serve(name)?;
+            say(&format!(
+                "recorder {name} listens on {}, process {}",
+                recorder.address,
+                recorder.child.id()
+            ));
+            self.recorders.push(recorder);
+        }
+        let addresses: Vec<&str> = self.recorders.iter().map(|r| r.address.as_str()).collect();
+        let addresses = addresses.join(",");
+        say(&format!("a shell under `castkeep record --enforce --recorders {addresses}`:"));
+        let shown = self.session(&addresses, lines)?;
+        say(&format!("the session ended with status 0; {} bytes were shown", shown.len()));
+
+        let (a, b) = (self.path("a"), self.path("b"));
+        say("castkeep ls a b");
+        self.run_shown(self.castkeep("ls").arg(&a).arg(&b))?;
+        let whole = self.path("whole.cast");
+        say("castkeep join -o whole.cast a b");
+        self.run_shown(self.castkeep("join").arg("-o").arg(&whole).arg(&a).arg(&b))?;
+
+        say("castkeep play --raw whole.cast, compared with what was shown");
+        let output = self
+            .castkeep("play")
+            .arg("--raw")
+            .arg(&whole)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|e| Failure::new(format!("castkeep play: {e}")))?;
+        compare(&shown, &output.stdout, lines)?;
+        say(&format!("  equal, byte for byte: {} bytes, every line once", output.stdout.len()));
+
+        say("castkeep play --speed 4 --idle-limit 100ms whole.cast");
+        let speed = ["--speed", "4", "--idle-limit", "100ms", "--quiet"];
+        self.run_shown(self.castkeep("play").args(speed).arg(&whole))?;
+        println!();
+        self.stop_second()?;
+        say("nothing was lost");
+        Ok(())
+    }
+
+    /// Starts a recorder and waits until it says where it listens.
+    fn serve(&self, name: &str) -> Result<Running, Failure> {
+        let wrong = |e: io::Error| Failure::new(format!("recorder {name}: {e}"));
+        let log = File::create(self.path(&format!("{name}.log"))).map_err(wrong)?;
+        let mut child = self
+            .castkeep("serve")
+            .args(["--listen", "127.0.0.1:0", "--min-free", "1MiB", "--dst"])
+            .arg(self.path(name))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .map_err(wrong)?;
+        let stdout = child.stdout.take();
+        let mut running = Running { child, address: String::new() };
+        let (tell, told) = mpsc::channel();
+        if let Some(stdout) = stdout {
+            // Reads on to the end, so that the recorder never writes into a closed pipe.
+            let read = move || {
+                for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                    let _ = tell.send(line);
+                }
+            };
+            thread::Builder::new().spawn(read).map_err(wrong)?;
+        }
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let line = told
+                .recv_timeout(left)
+                .map_err(|_| Failure::new(format!("recorder {name} did not start")))?;
+            if let Some(address) = line.strip_prefix("listening on ") {
+                running.address = address.to_owned();
+                return Ok(running);
+            }
+        }
+    }
+
+    /// The shell session, with the first recorder's death in it. Gives what it showed.
+    fn session(&mut self, addresses: &str, lines: u32) -> Result<Vec<u8>, Failure> {
+        let wrong = |e: io::Error| Failure::new(format!("the session: {e}"));
+        let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+        let (pty, slave) = Pty::open(None, size).map_err(wrong)?;
+        let mut command = self.castkeep("record");
+        command
+            .args(["--enforce", "--quiet", "--recorders", addresses, "--", "/bin/sh", "-i"])
+            .env("PS1", PROMPT)
+            .env("HOME", &self.dir)
+            .env("TERM", "dumb")
+            .env_remove("ENV")
+            .current_dir(&self.dir);
+        let child = Pty::spawn(command, &slave).map_err(wrong)?;
+        drop(slave);
+        let mut session = Session {
+            pty,
+            record: Running { child, address: String::new() },
+            shown: Vec::new(),
+            seen: 0,
+            typed: VecDeque::new(),
+            printer: Printer::default(),
+        };
+        session.until(self, PROMPT)?;
+        // What is waited for is never what is typed: the terminal shows that too.
+        session.enter("echo \"hello from $((40 + 2))\"");
+        session.until(self, "hello from 42")?;
+        session.enter("uname -s");
+        session.until(self, PROMPT)?;
+        session.enter(&format!(
+            "i=0; while [ $i -lt {lines} ]; do i=$((i+1)); echo \"line $i.\"; sleep 0.005; done; echo \"all $i\""
+        ));
+        session.until(self, &format!("line {}.", lines / 2))?;
+        let Some(first) = self.recorders.first_mut() else {
+            return Err(Failure::new("there is no recorder"));
+        };
+        first.child.kill().and_then(|()| first.child.wait()).map_err(wrong)?;
+        session.printer.end_line();
+        say(&format!(
+            "recorder a is killed with SIGKILL at line {}; the session goes on:",
+            lines / 2
+        ));
+        session.until(self, &format!("all {lines}"))?;
+        session.enter("echo \"still $((1 + 1))\"; exit 0");
+        session.until(self, "still 2")?;
+        session.finish(self)
+    }
+
+    fn stop_second(&mut self) -> Result<(), Failure> {
+        let Some(second) = self.recorders.get_mut(1) else { return Ok(()) };
+        if let Some(pid) = Pid::from_raw(i32::try_from(second.child.id()).unwrap_or(0)) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end {
+            match second.child.try_wait() {
+                Ok(Some(status)) if status.success() => {
+                    say("recorder b was told to stop (SIGTERM) and did");
+                    return Ok(());
+                }
+                Ok(Some(status)) => {
+                    return Err(Failure::new(format!("recorder b ended: {status}")));
+                }
+                _ => thread::sleep(Duration::from_millis(20)),
+            }
+        }
+        Err(Failure::new("recorder b did not stop"))
+    }
+
+    /// This program, with nothing of this machine's configuration.
+    fn castkeep(&self, name: &str) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg(name).arg("--config").arg(self.path("empty.hujson"));
+        for (variable, _) in std::env::vars_os() {
+            if variable.to_string_lossy().starts_with("CASTKEEP_") {
+                command.env_remove(variable);
+            }
+        }
+        command
+    }
+
+    fn run_shown(&self, command: &mut Command) -> Result<(), Failure> {
+        let _ = io::stdout().flush();
+        let name = command.get_args().next().unwrap_or_default().to_string_lossy().into_owned();
+        let status = command.stdin(Stdio::null()).status();
+        match status {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(Failure::new(format!("castkeep {name} failed: {status}"))),
+            Err(e) => Err(Failure::new(format!("castkeep {name}: {e}"))),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    fn show_logs(&self) {
+        for name in ["a.log", "b.log"] {
+            let Ok(text) = fs::read_to_string(self.path(name)) else { continue };
+            for line in text.lines().rev().take(10).collect::<Vec<_>>().into_iter().rev() {
+                eprintln!("{name}: {}", escape_control(line));
+            }
+        }
+    }
+}
+
+/// `castkeep record` on a terminal of ours.
 struct Session {
-    child: Child,
     pty: Pty,
-    /// What it showed and nobody waited for yet.
-    seen: Vec<u8>,
-    shown: bool,
+    record: Running,
+    shown: Vec<u8>,
+    /// Up to where what is waited for was found.
+    seen: usize,
+    typed: VecDeque<u8>,
+    printer: Printer,
 }
 
 impl Session {
-    fn start(recorders: &str) -> Result<Self, Failure> {
-        let failed = |e: io::Error| Failure::new(format!("a terminal cannot be opened: {e}"));
-        let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
-        let (pty, slave): (Pty, OwnedFd) = Pty::open(None, size).map_err(failed)?;
-        let mut command = this_program()?;
-        command.args(["record", "--enforce", "--recorders", recorders, "--", "/bin/sh", "-i"]);
-        // The user's own start-up files and prompt have no place in it.
-        command.env("PS1", "demo$ ").env_remove("ENV").env("TERM", "xterm");
-        let child = Pty::spawn(command, &slave).map_err(failed)?;
-        drop(slave);
-        Ok(Self { child, pty, seen: Vec::new(), shown: true })
+    fn enter(&mut self, line: &str) {
+        self.typed.extend(line.bytes());
+        self.typed.push_back(b'\r');
     }
 
-    fn show(&mut self, shown: bool) {
-        self.shown = shown;
-        if !shown {
-            say("(20,000 lines, not shown here)");
-        }
-    }
-
-    /// Types at the prompt, as a person would.
-    fn type_line(&mut self, line: &str) -> Result<(), Failure> {
-        self.wait_for("demo$ ")?;
-        let mut text = line.as_bytes().to_vec();
-        text.push(b'\n');
-        let mut rest: &[u8] = &text;
-        while !rest.is_empty() {
-            match rustix::io::write(self.pty.master(), rest) {
-                Ok(n) => rest = rest.get(n..).unwrap_or_default(),
-                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
-                Err(e) => return Err(Failure::new(format!("typing into the session: {e}"))),
-            }
-        }
-        // The echo is not an answer.
-        self.wait_for("\n")
-    }
-
-    /// Shows what the session shows until it showed this.
-    fn wait_for(&mut self, text: &str) -> Result<(), Failure> {
-        let end = Instant::now() + GUARD;
-        let wanted = memchr::memmem::Finder::new(text);
+    /// Reads and types until a text was shown.
+    fn until(&mut self, demo: &mut Demo, text: &str) -> Result<(), Failure> {
+        let end = Instant::now() + PATIENCE;
         loop {
-            if let Some(at) = wanted.find(&self.seen) {
-                self.seen.drain(..at + text.len());
+            let rest = self.shown.get(self.seen..).unwrap_or_default();
+            if let Some(at) = memchr::memmem::find(rest, text.as_bytes()) {
+                self.seen += at + text.len();
                 return Ok(());
             }
-            if !self.read(end)? {
+            if !self.turn(demo, end)? {
+                self.printer.end_line();
                 return Err(Failure::new(format!("the session ended before it showed `{text}`")));
             }
             if Instant::now() >= end {
+                self.printer.end_line();
                 return Err(Failure::new(format!("the session did not show `{text}`")));
             }
-            // Enough to find the text across two reads.
-            let keep = text.len().max(4096);
-            if self.seen.len() > 64 * keep {
-                self.seen.drain(..self.seen.len() - keep);
-            }
         }
     }
 
-    /// False: the terminal is closed.
-    fn read(&mut self, end: Instant) -> Result<bool, Failure> {
+    /// To the end of the session.
+    fn finish(mut self, demo: &mut Demo) -> Result<Vec<u8>, Failure> {
+        let end = Instant::now() + PATIENCE;
+        while self.turn(demo, end)? {
+            if Instant::now() >= end {
+                return Err(Failure::new("the session did not end"));
+            }
+        }
+        self.printer.end_line();
+        let status = self.record.child.wait();
+        match status {
+            Ok(status) if status.success() => Ok(std::mem::take(&mut self.shown)),
+            Ok(status) => Err(Failure::new(format!("castkeep record ended with {status}"))),
+            Err(e) => Err(Failure::new(format!("castkeep record: {e}"))),
+        }
+    }
+
+    /// Waits for something to read or room to type; false at the end of the session.
+    fn turn(&mut self, demo: &mut Demo, end: Instant) -> Result<bool, Failure> {
+        let master = self.pty.master();
+        let mut wanted = PollFlags::IN;
+        if !self.typed.is_empty() {
+            wanted |= PollFlags::OUT;
+        }
         let left = end.saturating_duration_since(Instant::now());
-        let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: 1_000_000 };
-        let mut fds = [PollFd::from_borrowed_fd(self.pty.master().as_fd(), PollFlags::IN)];
-        let _ = poll(&mut fds, Some(&timeout));
-        let mut buffer = [0; 4096];
-        match rustix::io::read(self.pty.master(), &mut buffer) {
-            Ok(0) | Err(rustix::io::Errno::IO) => Ok(false),
-            Ok(n) => {
-                let piece = buffer.get(..n).unwrap_or_default();
-                if self.shown {
-                    let mut out = io::stdout().lock();
-                    let _ = out.write_all(piece).and_then(|()| out.flush());
-                }
-                self.seen.extend_from_slice(piece);
-                Ok(true)
+        let timeout =
+            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
+        let mut fds = [PollFd::new(master, wanted), PollFd::new(&demo.signals, PollFlags::IN)];
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(e) => return Err(Failure::new(format!("waiting: {e}"))),
+        }
+        let [pty, signals] = fds.map(|f| f.revents());
+        if !signals.is_empty() {
+            demo.signals.rise();
+            if let Some(signal) = demo.signals.take_end() {
+                demo.ended_by = Some(signal);
+                return Err(Failure::new("ended by a signal"));
             }
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(true),
-            Err(e) => Err(Failure::new(format!("reading from the session: {e}"))),
+        }
+        if pty.contains(PollFlags::OUT) {
+            let (front, _) = self.typed.as_slices();
+            if let Ok(n) = rustix::io::write(master, front) {
+                self.typed.drain(..n);
+            }
+        }
+        if pty.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
+            let mut bytes = [0; 4096];
+            return match rustix::io::read(master, &mut bytes) {
+                // The other end of a terminal is gone: EIO.
+                Ok(0) | Err(Errno::IO) => Ok(false),
+                Ok(n) => {
+                    let piece = bytes.get(..n).unwrap_or_default();
+                    self.shown.extend_from_slice(piece);
+                    self.printer.print(piece);
+                    Ok(true)
+                }
+                Err(Errno::AGAIN | Errno::INTR) => Ok(true),
+                Err(e) => Err(Failure::new(format!("the session's terminal: {e}"))),
+            };
+        }
+        Ok(true)
+    }
+}
+
+/// Shows the session line by line, set apart from what the demonstration says.
+#[derive(Default)]
+struct Printer {
+    line: Vec<u8>,
+}
+
+impl Printer {
+    fn print(&mut self, piece: &[u8]) {
+        for byte in piece {
+            if *byte == b'\n' {
+                self.end_line();
+            } else {
+                self.line.push(*byte);
+            }
         }
     }
 
-    /// Waits for the end of `record`.
-    fn end(mut self) -> Result<Option<i32>, Failure> {
-        let end = Instant::now() + GUARD;
-        while Instant::now() < end && self.read(end)? {}
-        let status = self.child.wait().map_err(|e| Failure::new(format!("waiting: {e}")))?;
-        Ok(status.code())
+    fn end_line(&mut self) {
+        if self.line.is_empty() {
+            return;
+        }
+        let mut text = String::new();
+        Filter::new().push(&String::from_utf8_lossy(&self.line), &mut text);
+        println!("    | {}", text.trim_end_matches('\r'));
+        self.line.clear();
     }
 }
 
-impl Drop for Session {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+/// Every line once, and nothing else than what was shown.
+fn compare(shown: &[u8], recorded: &[u8], lines: u32) -> Result<(), Failure> {
+    for i in 1..=lines {
+        let line = format!("\nline {i}.\r\n");
+        let count = memchr::memmem::find_iter(recorded, line.as_bytes()).count();
+        if count != 1 {
+            return Err(Failure::new(format!("line {i} is {count} times in the recording")));
+        }
     }
+    if shown != recorded {
+        let at = shown.iter().zip(recorded).position(|(a, b)| a != b);
+        let at = at.unwrap_or(shown.len().min(recorded.len()));
+        return Err(Failure::new(format!(
+            "the recording differs from what was shown, at byte {at} ({} bytes shown, {} recorded)",
+            shown.len(),
+            recorded.len()
+        )));
+    }
+    Ok(())
 }
+
+fn say(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "demo: {}", escape_control(text)).and_then(|()| out.flush());
+}
+
+const PROMPT: &str = "demo$ ";
+const PATIENCE: Duration = Duration::from_secs(60);

@@ -11,7 +11,7 @@ use crate::recorder::storage::read::{self, Joined};
 pub(crate) const SPEC: Spec = Spec {
     name: "join",
     summary: "puts the parts of a recording together and checks that nothing is missing",
-    operands: "DIR... ID | FILE...",
+    operands: "FILE... | DIR... ID | ID",
     options: &[
         Opt::value(
             "output",
@@ -36,7 +36,7 @@ ever merged.",
 };
 
 pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
-    let recording = locate::one(args.operands(), "join [-o FILE] DIR... ID")?;
+    let recording = locate::one(args, "join [-o FILE] DIR... ID")?;
     let quiet = args.switch("quiet")?;
     let report = |joined: &Joined, to: &str| {
         if quiet {

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::exit::Failure;
+use super::{Args, Failure};
 use crate::cast::text::escape_control;
 use crate::recorder::storage::read::{self, Recording};
 
@@ -18,8 +18,10 @@ pub(crate) fn list(dirs: &[PathBuf]) -> Result<Vec<Recording>, Failure> {
     Ok(read::group(parts))
 }
 
-/// One recording from operands: `FILE...`, `DIR... ID`, or `DIR...` with a single recording in it.
-pub(crate) fn one(operands: &[OsString], usage: &str) -> Result<Recording, Failure> {
+/// One recording from operands: `FILE...`, `DIR... ID`, `DIR...` with a single recording in it, or an ID in the directory of
+/// this machine's recorder.
+pub(crate) fn one(args: &Args, usage: &str) -> Result<Recording, Failure> {
+    let operands = args.operands();
     let Some(last) = operands.last() else {
         return Err(Failure::usage(format!("what? usage: castkeep {usage}")));
     };
@@ -36,6 +38,14 @@ pub(crate) fn one(operands: &[OsString], usage: &str) -> Result<Recording, Failu
     let (dirs, wanted) = match operands.split_last() {
         Some((_, dirs)) if !Path::new(last).is_dir() => (dirs, Some(last.to_string_lossy())),
         _ => (operands, None),
+    };
+    let own: Vec<OsString>;
+    let dirs = match args.store() {
+        Some(store) if dirs.is_empty() => {
+            own = vec![store.as_os_str().to_owned()];
+            own.as_slice()
+        }
+        _ => dirs,
     };
     if dirs.is_empty() {
         let shown = last.to_string_lossy();

@@ -14,7 +14,7 @@ use crate::recorder::storage::{Ended, format_time, parse_time};
 pub(crate) const SPEC: Spec = Spec {
     name: "ls",
     summary: "lists recordings of one or several recorders",
-    operands: "DIR...",
+    operands: "[DIR...]",
     options: &[
         Opt::switch("json", "One JSON object a line instead of the table."),
         Opt::value("node", "NAME", "Only recordings that this node uploaded (or whose header names it)."),
@@ -28,7 +28,7 @@ pub(crate) const SPEC: Spec = Spec {
         ),
         Opt::switch("reverse", "Newest first.").short('r'),
     ],
-    about: "Reads the directories of recorders (given, or `dst` of the configuration's `serve`) and lists what they hold, \
+    about: "Reads the directories of recorders (given, or else the one that `serve` stores into: `dst` in the configuration file, $CASTKEEP_SERVE_DST) and lists what they hold, \
 oldest first. Parts of one recording in several directories are one line. It only reads: a running recorder is not disturbed.
 
 A file that cannot be read is listed as broken, with the reason; the others are as always.",
@@ -39,7 +39,10 @@ A file that cannot be read is listed as broken, with the reason; the others are 
 };
 
 pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
-    let dirs: Vec<PathBuf> = args.operands().iter().map(PathBuf::from).collect();
+    let mut dirs: Vec<PathBuf> = args.operands().iter().map(PathBuf::from).collect();
+    if dirs.is_empty() {
+        dirs.extend(args.store().map(PathBuf::from));
+    }
     if dirs.is_empty() {
         return Err(Failure::usage("which directory? usage: castkeep ls [OPTIONS] DIR..."));
     }
@@ -144,6 +147,7 @@ fn to_json(recording: &Recording) -> Value {
         .collect();
     json!({
         "id": recording.id,
+        "recording": recording.parts.iter().find_map(|p| p.recording.as_deref()),
         "state": state_of(recording),
         "started": time_or_null(Some(recording.started_us())),
         "ended": time_or_null(recording.ended_us()),

@@ -16,6 +16,7 @@ mod locate;
 mod login_shell;
 mod ls;
 mod play;
+mod player;
 mod pty;
 mod pty_sys;
 mod record;
@@ -24,7 +25,9 @@ mod relay;
 mod serve;
 mod signals;
 mod spec;
+mod stream;
 mod suggest;
+mod transcript;
 
 use std::ffi::OsString;
 

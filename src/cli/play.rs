@@ -1,19 +1,106 @@
 //! `castkeep play`.
 
-use super::{Args, Exit, Failure, Opt, Spec};
+use std::io::{self, BufWriter, Write};
+
+use rustix::termios::isatty;
+
+use super::player::{Player, Settings};
+use super::stream::{self, Reader};
+use super::{Args, Exit, Failure, Opt, Spec, locate};
+use crate::cast::{Event, Raw};
+use crate::time::Span;
 
 pub(crate) const SPEC: Spec = Spec {
     name: "play",
     summary: "plays a recording in the terminal",
-    operands: "",
-    options: &[Opt::switch("quiet", "Says less.")],
-    about: "",
+    operands: "FILE... | DIR... ID | ID",
+    options: &[
+        Opt::value("speed", "N", "How many times as fast: 2, 0.5, 1000. Default 1.").short('s'),
+        Opt::value("idle-limit", "TIME", "No pause is longer than this. Default: as recorded.")
+            .short('i'),
+        Opt::value("seek", "TIME", "Shows what was before this time at once, and plays from there: 90s, 5m."),
+        Opt::switch(
+            "raw",
+            "Writes the exact bytes that the session wrote to standard output, at once, and nothing else. They are not \
+             made safe, so standard output must not be a terminal.",
+        ),
+        Opt::switch("quiet", "Says nothing about holes, gaps and the end.").short('q'),
+    ],
+    about: "Plays a cast, or a recording out of the directories of recorders: by its id, or the first four characters of it \
+or more. Parts in several directories are played as one. An ID alone is looked up in the directory that `serve` stores \
+into (`dst` in the configuration file, $CASTKEEP_SERVE_DST).
+
+A recording may hold anything. Only what draws is let through to the terminal: text, colours, cursor, erasing, the \
+alternate screen. Titles, the clipboard, queries that a terminal answers, and all else is dropped.
+
+On a terminal these keys work: space pauses, `.` shows the next event and pauses, right and left go 5 seconds forward and \
+back, `+` and `-` double and halve the speed, q ends it.",
     exits: "",
-    examples: "",
+    examples: "castkeep play session.cast
+castkeep play --idle-limit 1s --speed 2 /var/lib/castkeep 4f3a
+castkeep play --raw /srv/rec1 /srv/rec2 4f3a >output",
     environment: true,
     stops_at_operand: false,
 };
 
-pub(crate) fn run(_args: &Args) -> Result<Exit, Failure> {
-    Err(Failure::new("not yet"))
+pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
+    let speed = args.parse_as::<f64>("speed", "a number above 0")?.unwrap_or(1.0);
+    if !(speed.is_finite() && speed > 0.0) {
+        return Err(args.wrong("speed", "a number above 0"));
+    }
+    let micros = |name: &str| {
+        let time = args.duration(name)?;
+        Ok(time.map(|t| u64::try_from(t.as_micros()).unwrap_or(u64::MAX)))
+    };
+    let (idle_limit, seek) = (micros("idle-limit")?, micros("seek")?);
+    let quiet = args.switch("quiet")?;
+    let recording = locate::one(args, "play FILE | DIR... ID")?;
+    if args.switch("raw")? {
+        if isatty(io::stdout()) {
+            return Err(Failure::usage(
+                "--raw writes whatever the session wrote, so not to a terminal: send it to a file or a pipe",
+            ));
+        }
+        return raw(Reader::open(&recording)?, quiet);
+    }
+    Player::new(recording, Settings { speed, idle_limit, seek: seek.unwrap_or(0), quiet })?.play()
+}
+
+/// The exact bytes.
+fn raw(mut reader: Reader, quiet: bool) -> Result<Exit, Failure> {
+    let mut out = BufWriter::with_capacity(256 * 1024, io::stdout().lock());
+    let mut exact = Raw::new();
+    loop {
+        let event = reader.next()?;
+        let last = event.is_none();
+        let whole = match event {
+            Some(event) => exact.push(&Event {
+                time: Span(event.time),
+                code: event.code,
+                data: event.data.into(),
+            }),
+            None => exact.finish(),
+        };
+        if let Some(event) = whole.filter(|e| e.code == b'o') {
+            match out.write_all(&event.data) {
+                Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(Exit::OK),
+                written => written.map_err(writing)?,
+            }
+        }
+        if last {
+            break;
+        }
+    }
+    match out.flush() {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => return Err(writing(e)),
+        _ => {}
+    }
+    if !quiet {
+        stream::tell(&reader.notes());
+    }
+    Ok(Exit::OK)
+}
+
+pub(super) fn writing(e: io::Error) -> Failure {
+    Failure::new(format!("writing: {e}"))
 }

@@ -221,6 +221,7 @@ impl Demo {
         // What is waited for is never what is typed: the terminal shows that too.
         session.enter("echo \"hello from $((40 + 2))\"");
         session.until(self, "hello from 42")?;
+        session.until(self, PROMPT)?;
         session.enter("uname -s");
         session.until(self, PROMPT)?;
         session.enter(&format!(
@@ -237,6 +238,7 @@ impl Demo {
             lines / 2
         ));
         session.until(self, &format!("all {lines}"))?;
+        session.until(self, PROMPT)?;
         session.enter("echo \"still $((1 + 1))\"; exit 0");
         session.until(self, "still 2")?;
         session.finish(self)

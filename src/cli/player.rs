@@ -317,7 +317,7 @@ impl Player {
         let mut notes = Vec::new();
         if self.tally.gaps > 0 {
             notes.push(format!(
-                "{} bytes in {} gaps were shown and not recorded",
+                "{} bytes were shown and not recorded (gaps: {})",
                 self.tally.gap_bytes, self.tally.gaps
             ));
         }
@@ -325,7 +325,7 @@ impl Player {
             if let Some((cols, rows)) = self.tally.size {
                 let resizes = self.tally.resizes;
                 notes.push(format!(
-                    "the size of the terminal changed {resizes} times, last to {cols}x{rows}"
+                    "the terminal changed its size, last to {cols}x{rows} (changes: {resizes})"
                 ));
             }
             if let Some(status) = &self.tally.exit {

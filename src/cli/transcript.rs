@@ -39,7 +39,7 @@ impl Screen {
 
     /// Puts a line of its own below what is on the screen now.
     pub(super) fn note(&mut self, text: String) {
-        let row = self.watch.gone + cursor_row(&self.terminal) + 1;
+        let row = self.watch.gone + next_row(&self.terminal);
         self.watch.insert(row, text + "\n");
     }
 
@@ -159,7 +159,7 @@ impl Observer for Watch {
                 self.rest(terminal);
             }
             Operation::Function(Function::Decset(_)) if !alternate => {
-                self.entered = Some((self.time, self.gone + cursor_row(terminal) + 1));
+                self.entered = Some((self.time, self.gone + next_row(terminal)));
             }
             // Most that are reset are others, and a copy of the screen for each would take long.
             Operation::Function(Function::Decrst(modes))
@@ -212,8 +212,10 @@ fn shown(terminal: &Terminal) -> String {
     out
 }
 
-fn cursor_row(terminal: &Terminal) -> u64 {
-    terminal.cursor().row as u64
+/// The row that the next line begins on.
+fn next_row(terminal: &Terminal) -> u64 {
+    let cursor = terminal.cursor();
+    cursor.row as u64 + u64::from(cursor.col > 0)
 }
 
 const RESIZES_MAX: u32 = 10_000;

@@ -127,7 +127,10 @@ impl Demo {
         let addresses = addresses.join(",");
         say(&format!("a shell under `castkeep record --enforce --recorders {addresses}`:"));
         let shown = self.session(&addresses, lines)?;
-        say(&format!("the session ended with status 0; {} bytes were shown", shown.len()));
+        say(&format!(
+            "the shell ended with status 7, which `record` passed on; {} bytes were shown",
+            shown.len()
+        ));
 
         let (a, b) = (self.path("a"), self.path("b"));
         say("castkeep ls a b");
@@ -239,7 +242,7 @@ impl Demo {
         ));
         session.until(self, &format!("all {lines}"))?;
         session.until(self, PROMPT)?;
-        session.enter("echo \"still $((1 + 1))\"; exit 0");
+        session.enter("echo \"still $((1 + 1))\"; exit 7");
         session.until(self, "still 2")?;
         session.finish(self)
     }
@@ -350,7 +353,8 @@ impl Session {
         self.printer.end_line();
         let status = self.record.child.wait();
         match status {
-            Ok(status) if status.success() => Ok(std::mem::take(&mut self.shown)),
+            // The shell's own.
+            Ok(status) if status.code() == Some(7) => Ok(std::mem::take(&mut self.shown)),
             Ok(status) => Err(Failure::new(format!("castkeep record ended with {status}"))),
             Err(e) => Err(Failure::new(format!("castkeep record: {e}"))),
         }

@@ -76,7 +76,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
     }
     let mut out = BufWriter::new(io::stdout().lock());
     let written = if args.switch("json")? {
-        all.iter().try_for_each(|r| writeln!(out, "{}", to_json(r)))
+        all.iter().try_for_each(|r| writeln!(out, "{}", in_ascii(&to_json(r))))
     } else {
         table(&all).and_then(|text| out.write_all(text.as_bytes()))
     };
@@ -163,6 +163,22 @@ fn to_json(recording: &Recording) -> Value {
         "height": header.map(|h| h.height),
         "parts": parts,
     })
+}
+
+/// JSON lets all but the oldest controls stand in a string; a terminal does not.
+fn in_ascii(value: &Value) -> String {
+    let text = value.to_string();
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if escape_control(c.encode_utf8(&mut [0; 4])).starts_with('\\') && c != '\\' {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    out
 }
 
 fn time_or_null(us: Option<u64>) -> Value {

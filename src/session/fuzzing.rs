@@ -31,6 +31,7 @@ pub fn fuzz_session_ops(data: &[u8]) {
     while !source.is_empty() && !sim.over {
         sim.operate(&mut source);
         sim.settle(4);
+        sim.check_commit();
     }
     sim.end();
 }
@@ -69,17 +70,26 @@ struct Part {
     body: Vec<u8>,
     /// The recorder promised that it is stored.
     stored: usize,
+    /// Once the header line is there: where the bytes behind it belong, and its length; 0 and 0 when it is one of them.
+    place: Option<(usize, usize)>,
 }
 
 impl Part {
-    /// Where the bytes behind its header line belong, and those bytes; at 0 the header line is one of them.
+    fn append(&mut self, bytes: &[u8]) {
+        self.body.extend_from_slice(bytes);
+        if self.place.is_none()
+            && let Some(end) = self.body.iter().position(|b| *b == b'\n')
+        {
+            let line = &self.body[..=end];
+            let header = Header::parse(line).expect("a part begins with a header line");
+            self.place = Some(header.continues.map_or((0, 0), |c| (c.offset as usize, line.len())));
+        }
+    }
+
+    /// Where its bytes belong in the stream, and those bytes.
     fn stream(&self) -> Option<(usize, &[u8])> {
-        let line = self.body.iter().position(|b| *b == b'\n')? + 1;
-        let header = Header::parse(&self.body[..line]).expect("a part begins with a header line");
-        Some(match header.continues {
-            Some(continues) => (continues.offset as usize, &self.body[line..]),
-            None => (0, &self.body[..]),
-        })
+        let (start, header) = self.place?;
+        Some((start, &self.body[header..]))
     }
 
     /// Offset in the stream of the end of the first `received` bytes of the body.
@@ -340,9 +350,13 @@ impl Sim {
             assert_eq!(stats.taken(stream), taken);
             assert!(self.machine.released(stream) <= taken, "released what was never taken");
         }
+    }
+
+    /// With release on commit, what counts as stored is stored.
+    fn check_commit(&self) {
         if self.commit && self.closed && !self.lies && self.machine.state() != State::NoRecording {
-            let stored = self.union(true).len() as u64;
-            assert!(stats.committed <= stored, "{} of {stored}", stats.committed);
+            let (committed, stored) = (self.machine.stats().committed, self.union(true).len());
+            assert!(committed <= stored as u64, "{committed} of {stored}");
         }
     }
 
@@ -387,6 +401,7 @@ impl Sim {
         assert!(self.machine.state().is_end());
         assert_eq!(self.machine.output(self.now, Stream::Stdout, b"x"), Err(Error::Closed));
         self.settle(3);
+        self.check_commit();
         let stats = self.machine.stats();
         if !self.complete
             || self.lies
@@ -431,13 +446,13 @@ fn store(
             };
             server.accept(now, request.id, resume.map(|r| r.offset));
             uploads.insert(request.id, parts.len());
-            parts.push(Part { body: Vec::new(), stored: 0 });
+            parts.push(Part { body: Vec::new(), stored: 0, place: None });
         }
         server::Event::Body { id, len } => {
             let bytes = server.body(id).to_vec();
             server.consume(now, id, len);
             let Some(part) = uploads.get(&id).map(|n| &mut parts[*n]) else { return };
-            part.body.extend_from_slice(&bytes[..len]);
+            part.append(&bytes[..len]);
             part.stored = part.body.len();
             let commit = part.offset_of(part.stored);
             server.progress(now, id, part.stored as u64, commit);

@@ -447,7 +447,7 @@ fn compare(shown: &[u8], recorded: &[u8], lines: u32) -> Result<(), Failure> {
     }
     if shown != recorded {
         let at = shown.iter().zip(recorded).position(|(a, b)| a != b);
-        let at = at.unwrap_or(shown.len().min(recorded.len()));
+        let at = at.unwrap_or_else(|| shown.len().min(recorded.len()));
         return Err(Failure::new(format!(
             "the recording differs from what was shown, at byte {at} ({} bytes shown, {} recorded)",
             shown.len(),

@@ -159,9 +159,7 @@ impl Player {
             self.due = Instant::now();
             return Ok(if self.ended_while_skipping()? { Turn::End } else { Turn::Show });
         }
-        let gap = event.time.saturating_sub(self.position.max(self.target));
-        let gap = self.settings.idle_limit.map_or(gap, |most| gap.min(most));
-        self.due = later(self.due, gap as f64 / 1e6 / self.settings.speed);
+        self.due = later(self.due, self.pause_before(event));
         let mut left = Duration::ZERO;
         if self.paused {
             left = self.due.saturating_duration_since(Instant::now());
@@ -195,8 +193,12 @@ impl Player {
                 }
                 Key::Forward => {
                     self.target = self.position.max(self.target).saturating_add(JUMP_US);
-                    self.due = now;
-                    return Ok(Turn::Show);
+                    if event.time <= self.target {
+                        self.due = now;
+                        return Ok(Turn::Show);
+                    }
+                    self.due = later(now, self.pause_before(event));
+                    left = self.due.saturating_duration_since(now);
                 }
                 Key::Back => {
                     self.target = self.position.max(self.target).saturating_sub(JUMP_US);
@@ -215,6 +217,13 @@ impl Player {
         }
     }
 
+    /// Seconds between what is shown now and an event.
+    fn pause_before(&self, event: &Shown) -> f64 {
+        let gap = event.time.saturating_sub(self.position.max(self.target));
+        let gap = self.settings.idle_limit.map_or(gap, |most| gap.min(most));
+        gap as f64 / 1e6 / self.settings.speed
+    }
+
     /// A jump over hours of output can be ended too.
     fn ended_while_skipping(&self) -> Result<bool, Failure> {
         let Some(signals) = &self.signals else { return Ok(false) };
@@ -227,7 +236,7 @@ impl Player {
         Ok(signals.take_end().is_some())
     }
 
-    fn wait(&mut self) -> Result<Key, Failure> {
+    fn wait(&self) -> Result<Key, Failure> {
         let Some(signals) = &self.signals else {
             thread::sleep(self.due.saturating_duration_since(Instant::now()));
             return Ok(Key::Due);

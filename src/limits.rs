@@ -96,8 +96,9 @@ pub const GATHER_BYTES: usize = 64 * 1024;
 pub const LINK_CLOSE: Span = Span::from_secs(1);
 /// Stack of the worker: TLS handshakes are what needs most.
 pub const WORKER_STACK_BYTES: usize = 512 * 1024;
-/// Outgoing bytes of one link between the ring and its socket.
-pub const LINK_OUT_BYTES: usize = 32 * 1024;
+/// Outgoing bytes of one link between the ring and its socket: more than a frame, and with the ring's slack for one
+/// worst-case event below the 64 KiB that a session may hold beside its ring.
+pub const LINK_OUT_BYTES: usize = 24 * 1024;
 /// Incoming bytes that are read at a time, for all links of a client.
 pub const WORKER_IN_BYTES: usize = 32 * 1024;
 

@@ -130,9 +130,28 @@ impl Header {
         self.encode_with(Some((&castkeep.recording, offset)))
     }
 
+    /// Room for a line in which little has to be escaped: two of them are held while a session starts, and the most that a
+    /// line may have is a quarter of what a session's heap may hold beside its ring.
+    fn usual_bytes(&self) -> usize {
+        let env =
+            self.env.iter().flatten().map(|(name, value)| name.len().saturating_add(value.len()));
+        let tags = self.src_node_tags.iter().map(String::len);
+        let texts = [
+            &self.src_node,
+            &self.src_node_id,
+            &self.ssh_user,
+            &self.local_user,
+            &self.connection_id,
+        ];
+        let texts =
+            texts.into_iter().chain(&self.command).chain(&self.src_node_user).map(String::len);
+        env.chain(tags).chain(texts).fold(1024, |sum, n| sum.saturating_add(n).saturating_add(8))
+    }
+
     fn encode_with(&self, continues: Option<(&str, u64)>) -> Result<Vec<u8>, Error> {
+        let room = self.usual_bytes().min(HEADER_LINE_BYTES);
         let mut line = Vec::new();
-        line.try_reserve_exact(HEADER_LINE_BYTES).map_err(|_| Error::NoMemory)?;
+        line.try_reserve_exact(room).map_err(|_| Error::NoMemory)?;
         // What follows the command is written first, to know how much of the command fits. The room for `castkeepContinues` is always left,
         // so that every part of a recording has the same command.
         let mut behind = Object { line, empty: false };
@@ -147,7 +166,7 @@ impl Header {
         let reserved = own.saturating_add(CONTINUES_BYTES).max(behind.line.len());
 
         let mut line = Vec::new();
-        line.try_reserve_exact(HEADER_LINE_BYTES).map_err(|_| Error::NoMemory)?;
+        line.try_reserve_exact(room).map_err(|_| Error::NoMemory)?;
         let mut object = Object { line, empty: true };
         object.line.push(b'{');
         object.number("version", 2);

@@ -125,7 +125,7 @@ impl ConfigFile {
     ) -> Result<(), Failure> {
         for name in self.root.keys() {
             if !known.clone().any(|k| k == name) {
-                let hint = suggest::nearest(name, known.clone())
+                let hint = suggest::nearest(name, known)
                     .map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
                 return Err(self.error_at(&[name], &format!("there is no section `{name}`{hint}")));
             }

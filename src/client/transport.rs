@@ -211,6 +211,7 @@ impl Transport {
     }
 
     /// Sends what TLS holds.
+    #[cfg_attr(not(feature = "tls"), allow(clippy::needless_pass_by_ref_mut))]
     pub(super) fn flush(&mut self) -> Result<(), Error> {
         #[cfg(feature = "tls")]
         if let Some(tls) = &mut self.tls {
@@ -232,6 +233,7 @@ impl Transport {
 
     /// Says that nothing more is sent. The peer's end is still to be read: closing with bytes unread would reset the connection
     /// and take back what is on its way.
+    #[cfg_attr(not(feature = "tls"), allow(clippy::needless_pass_by_ref_mut))]
     pub(super) fn finish(&mut self) {
         #[cfg(feature = "tls")]
         if let Some(tls) = &mut self.tls {

@@ -23,6 +23,8 @@ mod head;
 mod write;
 
 pub use body::{BodyDecoder, BodyKind, LAST_CHUNK, Piece, Sent, encode_chunk};
+pub(crate) use head::parse_decimal;
+#[cfg(feature = "http2")]
+pub(crate) use head::path_of;
 pub use head::{Fields, HeadError, RequestHead, ResponseHead, parse_request, parse_response};
-pub(crate) use head::{parse_decimal, path_of};
 pub use write::{CONTINUE, reason, write_request, write_response};

@@ -156,6 +156,11 @@ pub const ACK_PERIOD_COMMIT: Span = Span::from_secs(1);
 pub const EVENT_BODY_BYTES: usize = 4 * 1024 * 1024;
 /// Connections at a time unless configured.
 pub const CONNECTIONS_DEFAULT: usize = 4096;
+/// Largest offset at which an upload may begin. Offsets stand in JSON, where readers are exact up to here, and sums of
+/// offset and length must not overflow.
+pub const OFFSET_MAX: u64 = 1 << 53;
+/// Recordings that are remembered because a quota ended them.
+pub const OVER_QUOTA_MAX: usize = 4096;
 /// Parts of one recording at one recorder.
 pub const PARTS_MAX: u32 = 1_000;
 /// Commit points kept in a sidecar.

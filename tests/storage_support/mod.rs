@@ -1,5 +1,5 @@
 //! A storage directory of its own for a test, and a disk that can fail or forget.
-#![allow(dead_code, clippy::disallowed_methods, clippy::disallowed_types)]
+#![allow(dead_code, unreachable_pub, clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

@@ -22,25 +22,30 @@ pub(crate) fn begin(store: &Arc<Inner>, begin: Begin) -> Result<Upload, Refusal>
     let node = peer_name(&begin.peer);
     let Some(claim) = begin.resume.clone() else {
         admit(store, &node)?;
-        let part = create(store, &begin, node.clone(), None, 1).map_err(|e| {
+        let part = create(store, &begin, node.clone(), None, 1, 0).map_err(|e| {
             release(store, &node);
             e
         })?;
         return Ok(attach(store, part, &begin, 0));
     };
+    if claim.offset > limits::OFFSET_MAX {
+        return Err(Refusal::new(400, "castkeep-offset is out of range"));
+    }
     let secret = secret_hash(&claim.secret);
-    // One begin of an extension client at a time: two of one recording must not pass each other. Files are made under this
-    // lock, which takes some system calls and no sync.
+    let identity = known_identity(&begin.peer);
     let mut registry = store.registry();
-    let mut number = 1;
+    if registry.is_barred(&claim.recording, store.config.resume_window) {
+        return Err(Refusal::new(429, "quota: this recording was ended"));
+    }
+    let (mut number, mut before) = (1, 0);
     let mut old = None;
     if let Some(entry) = registry.recordings.get_mut(&claim.recording) {
-        let same_peer = entry.identity == begin.peer.identity;
-        if !constant_time_eq(&entry.secret_sha256, &secret) || !same_peer {
-            return Err(Refusal::new(403, "this recording belongs to another client"));
-        }
+        entry.owned(&secret, identity.as_ref())?;
         if claim.attempt <= entry.attempt {
-            return Err(Refusal::new(409, format!("attempt {} was seen already", entry.attempt)));
+            return Err(seen(entry.attempt));
+        }
+        if entry.part.is_over_quota() {
+            return Err(Refusal::new(429, "quota: this recording was ended"));
         }
         entry.attempt = claim.attempt;
         let rate = store.config.quotas.session_rate;
@@ -57,43 +62,70 @@ pub(crate) fn begin(store: &Arc<Inner>, begin: Begin) -> Result<Upload, Refusal>
             return Err(Refusal::new(429, "quota: too many parts of one recording"));
         }
         number = entry.parts + 1;
+        before = entry.part.bytes_so_far();
         old = Some(Arc::clone(&entry.part));
     }
     drop(registry);
     admit(store, &node)?;
-    let part =
-        create(store, &begin, node.clone(), Some((&claim, secret)), number).map_err(|e| {
+    let part = create(store, &begin, node.clone(), Some((&claim, secret)), number, before)
+        .map_err(|e| {
             release(store, &node);
             e
         })?;
+    // Attached before others can find it: a later attempt that finds it must find this connection in it.
+    let upload = attach(store, Arc::clone(&part), &begin, claim.offset);
     registry = store.registry();
-    let entry = Entry {
+    let mut entry = Entry {
         secret_sha256: secret,
-        identity: begin.peer.identity.clone(),
+        identity,
         attempt: claim.attempt,
         parts: number,
         part: Arc::clone(&part),
     };
-    // Two first POSTs of one recording at the same moment: the later attempt stays, the other is told.
-    match registry.recordings.get(&claim.recording) {
-        Some(other) if other.attempt > claim.attempt => {
+    // Files are made without the lock, so another POST of this recording can have been faster.
+    if let Some(other) = registry.recordings.get(&claim.recording) {
+        let as_left = old.as_ref().is_some_and(|o| Arc::ptr_eq(o, &other.part));
+        let refusal = other.owned(&secret, entry.identity.as_ref()).err().or_else(|| {
+            // The entry that this POST itself found has its attempt already.
+            let late = other.attempt > claim.attempt || other.attempt == claim.attempt && !as_left;
+            late.then(|| seen(other.attempt))
+        });
+        if let Some(refusal) = refusal {
             drop(registry);
             if part.abandon() {
                 store.group.dirty(&part);
             }
-            return Err(Refusal::new(409, "a later attempt was faster"));
+            return Err(refusal);
         }
-        Some(other) if old.as_ref().is_none_or(|o| !Arc::ptr_eq(o, &other.part)) => {
-            old = Some(Arc::clone(&other.part));
-        }
-        _ => {}
+        entry.parts = entry.parts.max(other.parts);
+        old = Some(Arc::clone(&other.part));
     }
     registry.recordings.insert(claim.recording, entry);
     drop(registry);
     if let Some(old) = old {
         supersede(store, &old, &begin);
     }
-    Ok(attach(store, part, &begin, claim.offset))
+    Ok(upload)
+}
+
+impl Entry {
+    /// Whether a POST may go on with this recording.
+    fn owned(&self, secret: &[u8; 32], identity: Option<&String>) -> Result<(), Refusal> {
+        if constant_time_eq(&self.secret_sha256, secret) && self.identity.as_ref() == identity {
+            Ok(())
+        } else {
+            Err(Refusal::new(403, "this recording belongs to another client"))
+        }
+    }
+}
+
+fn seen(attempt: u64) -> Refusal {
+    Refusal::new(409, format!("attempt {attempt} was seen already"))
+}
+
+/// The name that counts for who may resume: an authenticated one.
+fn known_identity(peer: &super::Peer) -> Option<String> {
+    peer.identity.clone().filter(|_| peer.verified)
 }
 
 /// The part that a resume left behind takes no more bytes and is closed.
@@ -141,6 +173,7 @@ fn create(
     node: String,
     claim: Option<(&ResumeClaim, [u8; 32])>,
     number: u32,
+    before: u64,
 ) -> Result<Arc<Part>, Refusal> {
     let started_us = now_us();
     let facts = Facts {
@@ -157,6 +190,7 @@ fn create(
         },
         protocol: protocol_word(begin.protocol).to_owned(),
         started_us,
+        before,
         recovered: false,
     };
     let attempt = claim.map_or(0, |(c, _)| c.attempt);
@@ -175,7 +209,7 @@ fn create(
 fn files(store: &Arc<Inner>, mut facts: Facts, attempt: u64) -> io::Result<Part> {
     let disk = &*store.config.disk;
     let dirs = &store.dirs;
-    let node_dir = dirs.node(&facts.node, disk)?;
+    let node_dir = dirs.node(&facts.node)?;
     let (file, stamp) = dirs.create_part(&node_dir, &facts.stamp)?;
     facts.stamp = stamp;
     let (seal_name, journal_name) = (facts.open_name("seal"), facts.open_name("journal"));
@@ -196,8 +230,17 @@ fn files(store: &Arc<Inner>, mut facts: Facts, attempt: u64) -> io::Result<Part>
     add(&store.counters.parts, 1);
     let durable = Slot { generation: 0, length: 0, crc32: 0, attempt };
     let sums = Sums::new();
-    let start =
-        Start { file, journal, fresh: true, len: 0, header_bytes: 0, sums, durable, attempt };
+    let start = Start {
+        file,
+        journal,
+        fresh: true,
+        len: 0,
+        header_bytes: 0,
+        header_done: facts.start == 0,
+        sums,
+        durable,
+        attempt,
+    };
     Ok(Part::new(facts, start))
 }
 

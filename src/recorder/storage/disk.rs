@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// What storage asks of the operating system.
@@ -29,6 +29,17 @@ pub trait Disk: Send + Sync + fmt::Debug {
     ///
     /// As syncfs(2): since Linux 5.8 it reports every write error since the descriptor was opened.
     fn sync_fs(&self, dir: &File) -> io::Result<()>;
+
+    /// Whether [`Disk::sync_fs`] reports write errors. When it does not, files are synced one by one.
+    fn sync_fs_reports(&self) -> bool {
+        true
+    }
+
+    /// Makes the next read of a file come from the device: what a failed sync left in memory is not on it.
+    fn drop_cache(&self, file: &File) {
+        // Advice: a file system that keeps no pages, or keeps them all the same, changes nothing for the better or worse.
+        let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
+    }
 
     /// Makes the names in a directory durable.
     ///
@@ -62,6 +73,14 @@ impl Disk for RealDisk {
         Ok(rustix::fs::syncfs(dir)?)
     }
 
+    fn sync_fs_reports(&self) -> bool {
+        static REPORTS: OnceLock<bool> = OnceLock::new();
+        *REPORTS.get_or_init(|| {
+            let release = std::fs::read_to_string("/proc/sys/kernel/osrelease");
+            release.is_ok_and(|release| since_5_8(&release))
+        })
+    }
+
     fn sync_dir(&self, dir: &File) -> io::Result<()> {
         Ok(rustix::fs::fsync(dir)?)
     }
@@ -69,6 +88,15 @@ impl Disk for RealDisk {
     fn free_bytes(&self, dir: &File) -> io::Result<u64> {
         let s = rustix::fs::fstatvfs(dir)?;
         Ok(s.f_bavail.saturating_mul(s.f_frsize))
+    }
+}
+
+/// Whether a kernel's release is at least 5.8.
+fn since_5_8(release: &str) -> bool {
+    let mut numbers = release.trim().split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= (5, 8),
+        _ => false,
     }
 }
 
@@ -97,5 +125,24 @@ impl Free {
             *last = (Instant::now(), disk.free_bytes(dir).unwrap_or(last.1));
         }
         last.1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_kernels_are_told() {
+        for (release, wanted) in [
+            ("6.18.44-fc\n", true),
+            ("5.8.0", true),
+            ("5.10-rc1", true),
+            ("5.7.19", false),
+            ("4.18.0-553.el8", false),
+            ("x", false),
+        ] {
+            assert_eq!(since_5_8(release), wanted, "{release}");
+        }
     }
 }

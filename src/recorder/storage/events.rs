@@ -32,10 +32,8 @@ pub(crate) fn store(store: &Arc<Inner>, peer: &Peer, body: &[u8]) -> Result<(), 
         let day = stamp.get(..8).unwrap_or_default();
         if journal.as_ref().is_none_or(|j| j.day != day) {
             let dir = store.dirs.events(disk)?;
-            let (file, made) = store.dirs.append(&dir, &format!("{day}.jsonl"))?;
-            if made {
-                disk.sync_dir(&dir)?;
-            }
+            let file = store.dirs.append(&dir, &format!("{day}.jsonl"))?;
+            disk.sync_dir(&dir)?;
             let len = whole_lines(&file)?;
             *journal = Some(Journal { day: day.to_owned(), file, len });
         }

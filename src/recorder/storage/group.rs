@@ -1,6 +1,6 @@
 //! The commit group: one thread that makes what was appended durable, many parts with one flush, and closes what has ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::sync::atomic::Ordering;
@@ -61,15 +61,24 @@ impl Group {
     }
 }
 
+/// Says that nothing is committed any more, also when the thread panics: uploads end then instead of waiting for ever.
+struct Stopped<'a>(&'a Inner);
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        self.0.stopped.store(true, Ordering::Release);
+    }
+}
+
 /// The thread.
 pub(crate) fn run(store: &Arc<Inner>) {
+    let _stopped = Stopped(store);
     let mut expire_at = Instant::now() + EXPIRE_EVERY;
     loop {
         let (batch, stop) = store.group.take(expire_at);
         if !batch.is_empty() {
             flush(store, &batch);
         } else if stop {
-            store.stopped.store(true, Ordering::Release);
             return;
         }
         if Instant::now() >= expire_at {
@@ -125,28 +134,43 @@ fn flush(store: &Arc<Inner>, batch: &[Arc<Part>]) {
 /// Syncs files, journals, and what new parts need of directories. One flag a part: its sync failed.
 fn sync_all(store: &Arc<Inner>, dirty: &[(&Arc<Part>, Snapshot)]) -> Vec<bool> {
     let disk = &*store.config.disk;
-    if dirty.len() >= SYNCFS_FROM {
+    if dirty.len() >= SYNCFS_FROM && disk.sync_fs_reports() {
         let result = disk.sync_fs(store.dirs.root());
         if let Err(e) = &result {
             log::error!("syncing {} recordings: {e}", dirty.len());
         }
         return vec![result.is_err(); dirty.len()];
     }
-    let one = |(part, snapshot): &(&Arc<Part>, Snapshot)| -> io::Result<()> {
+    // What holds the names of new parts, each once. A node's directory can be older than this process and not durable yet, so
+    // its parent is synced whoever made it.
+    let fresh: BTreeSet<&str> =
+        dirty.iter().filter(|(_, s)| s.fresh).map(|(part, _)| part.node()).collect();
+    let mut names: BTreeMap<&str, io::Result<()>> = BTreeMap::new();
+    if !fresh.is_empty() {
+        let shared = disk.sync_dir(store.dirs.open_dir());
+        let shared = shared.and_then(|()| disk.sync_dir(store.dirs.root()));
+        for node in fresh {
+            let result = match &shared {
+                Ok(()) => store.dirs.existing_node(node).and_then(|dir| disk.sync_dir(&dir)),
+                Err(e) => Err(io::Error::from(e.kind())),
+            };
+            names.insert(node, result);
+        }
+    }
+    let one = |part: &Part, snapshot: &Snapshot| -> io::Result<()> {
         disk.sync(&snapshot.file)?;
         disk.sync(&snapshot.journal)?;
-        if snapshot.fresh {
-            disk.sync_dir(&store.dirs.existing_node(part.node())?)?;
-            disk.sync_dir(store.dirs.open_dir())?;
+        match names.get(part.node()).filter(|_| snapshot.fresh) {
+            Some(Err(e)) => Err(io::Error::from(e.kind())),
+            _ => Ok(()),
         }
-        Ok(())
     };
     dirty
         .iter()
-        .map(|entry| {
-            let result = one(entry);
+        .map(|(part, snapshot)| {
+            let result = one(part, snapshot);
             if let Err(e) = &result {
-                log::error!("syncing {}: {e}", entry.0.name());
+                log::error!("syncing {}: {e}", part.name());
             }
             result.is_err()
         })
@@ -161,7 +185,7 @@ fn close(store: &Arc<Inner>, parts: &[(&Arc<Part>, Sidecar)]) {
     let disk = &*store.config.disk;
     let written: Vec<io::Result<File>> =
         parts.iter().map(|(part, sidecar)| write_sidecar(store, part, sidecar)).collect();
-    let many = parts.len() >= SYNCFS_FROM;
+    let many = parts.len() >= SYNCFS_FROM && disk.sync_fs_reports();
     let all = if many { disk.sync_fs(store.dirs.root()) } else { Ok(()) };
     let mut nodes: BTreeMap<&str, io::Result<()>> = BTreeMap::new();
     let mut named = Vec::with_capacity(parts.len());

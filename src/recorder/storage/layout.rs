@@ -67,6 +67,16 @@ pub fn node_name(name: &[u8]) -> String {
     out
 }
 
+/// Whether a name can have come from [`node_name`]: one that is read back from a file must not lead elsewhere.
+pub(crate) fn is_node_name(name: &str) -> bool {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'=');
+    !name.is_empty()
+        && name.len() <= NODE_BYTES
+        && !name.starts_with('.')
+        && !RESERVED.contains(&name)
+        && name.bytes().all(fits)
+}
+
 /// Lower-case hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
@@ -213,14 +223,13 @@ impl Dirs {
         Ok(File::from(rustix::fs::openat(dir, name, flags, self.file_mode)?))
     }
 
-    /// A file to append to, made when it is missing. The second value tells whether it was made.
-    pub(crate) fn append(&self, dir: &File, name: &str) -> io::Result<(File, bool)> {
+    /// A file to append to, made when it is missing.
+    pub(crate) fn append(&self, dir: &File, name: &str) -> io::Result<File> {
         match self.create(dir, name) {
-            Ok(file) => Ok((file, true)),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                Ok((open_regular(dir, name, OFlags::RDWR)?, false))
+                open_regular(dir, name, OFlags::RDWR)
             }
-            Err(e) => Err(e),
+            made => made,
         }
     }
 
@@ -237,21 +246,15 @@ impl Dirs {
         Ok(bytes)
     }
 
-    /// A node's directory, made and its parent synced when it is missing.
-    pub(crate) fn node(&self, name: &str, disk: &dyn Disk) -> io::Result<File> {
-        self.under_root(name, disk)
+    /// A node's directory, made when it is missing. The commit group syncs its parent.
+    pub(crate) fn node(&self, name: &str) -> io::Result<File> {
+        Ok(subdirectory(&self.root, name, self.dir_mode)?.0)
     }
 
-    /// `events/`.
+    /// `events/`, durable: whoever made it may have died before its parent was synced.
     pub(crate) fn events(&self, disk: &dyn Disk) -> io::Result<File> {
-        self.under_root("events", disk)
-    }
-
-    fn under_root(&self, name: &str, disk: &dyn Disk) -> io::Result<File> {
-        let (dir, made) = subdirectory(&self.root, name, self.dir_mode)?;
-        if made {
-            disk.sync_dir(&self.root)?;
-        }
+        let (dir, _) = subdirectory(&self.root, "events", self.dir_mode)?;
+        disk.sync_dir(&self.root)?;
         Ok(dir)
     }
 

@@ -31,7 +31,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::limits;
 use crate::upload::server::Protocol;
@@ -82,7 +82,7 @@ impl StoreConfig {
 /// Bounds on what one session or one node may take. None is no bound.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Quotas {
-    /// Bytes of one part.
+    /// Bytes of one recording here: its parts together.
     pub part_bytes: Option<u64>,
     /// Open parts of one node.
     pub node_open: Option<u32>,
@@ -329,7 +329,25 @@ struct Inner {
 struct Registry {
     recordings: HashMap<[u8; 16], Entry>,
     nodes: HashMap<String, quota::Node>,
+    /// Recordings that a quota ended, and when: coming back would give them a new quota.
+    over_quota: HashMap<[u8; 16], Instant>,
     open_parts: u64,
+}
+
+impl Registry {
+    /// A recording is not taken again for as long as it could have been resumed.
+    fn bar(&mut self, id: [u8; 16], window: Duration) {
+        if self.over_quota.len() >= limits::OVER_QUOTA_MAX {
+            self.over_quota.retain(|_, since| since.elapsed() < window);
+        }
+        if self.over_quota.len() < limits::OVER_QUOTA_MAX {
+            self.over_quota.insert(id, Instant::now());
+        }
+    }
+
+    fn is_barred(&self, id: &[u8; 16], window: Duration) -> bool {
+        self.over_quota.get(id).is_some_and(|since| since.elapsed() < window)
+    }
 }
 
 impl Inner {
@@ -339,7 +357,14 @@ impl Inner {
 
     /// A part is closed, or lost for good: it can no longer be resumed.
     fn forget(&self, part: &Arc<Part>) {
+        if part.forgotten.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let over_quota = part.is_over_quota();
         let mut registry = self.registry();
+        if over_quota && let Some(id) = part.recording() {
+            registry.bar(*id, self.config.resume_window);
+        }
         registry.open_parts = registry.open_parts.saturating_sub(1);
         if let Some(node) = registry.nodes.get_mut(part.node()) {
             node.open = node.open.saturating_sub(1);

@@ -33,6 +33,8 @@ pub(crate) struct Facts {
     pub(crate) peer: PeerFacts,
     pub(crate) protocol: String,
     pub(crate) started_us: u64,
+    /// Bytes of the recording's earlier parts here: the quota is on all of them.
+    pub(crate) before: u64,
     /// Found in a journal at the start: ended as interrupted when nobody resumes it.
     pub(crate) recovered: bool,
 }
@@ -72,6 +74,8 @@ pub(crate) struct Part {
     state: Mutex<PartState>,
     /// Whether the commit group has it in its queue.
     pub(crate) queued: AtomicBool,
+    /// Whether it was taken out of the figures; twice would count another part out.
+    pub(crate) forgotten: AtomicBool,
 }
 
 /// What the body of the connection is at.
@@ -111,7 +115,10 @@ struct PartState {
     /// Directories have to be synced before the first commit.
     fresh: bool,
     len: u64,
+    /// Length of the repeated header line, as far as it is there.
     header_bytes: u64,
+    /// Whether that line is whole; true when there is none.
+    header_done: bool,
     sums: Sums,
     durable: Slot,
     attempt: u64,
@@ -155,6 +162,7 @@ pub(crate) struct Start {
     pub(crate) fresh: bool,
     pub(crate) len: u64,
     pub(crate) header_bytes: u64,
+    pub(crate) header_done: bool,
     pub(crate) sums: Sums,
     pub(crate) durable: Slot,
     pub(crate) attempt: u64,
@@ -162,7 +170,11 @@ pub(crate) struct Start {
 
 impl Part {
     pub(crate) fn new(facts: Facts, start: Start) -> Self {
-        let phase = if facts.start > 0 { Phase::StoreHeader } else { Phase::Append };
+        let phase = if start.header_done { Phase::Append } else { Phase::StoreHeader };
+        let mut commits = Commits::default();
+        if start.durable.length > 0 {
+            commits.push((start.durable.length, start.durable.crc32));
+        }
         let offset = facts.start;
         let state = PartState {
             file: Arc::new(start.file),
@@ -170,10 +182,11 @@ impl Part {
             fresh: start.fresh,
             len: start.len,
             header_bytes: start.header_bytes,
+            header_done: start.header_done,
             sums: start.sums,
             durable: start.durable,
             attempt: start.attempt,
-            commits: Commits::default(),
+            commits,
             connection: 0,
             connections: 0,
             notify: None,
@@ -189,7 +202,12 @@ impl Part {
             sealed: None,
             conflict: None,
         };
-        Self { facts, state: Mutex::new(state), queued: AtomicBool::new(false) }
+        Self {
+            facts,
+            state: Mutex::new(state),
+            queued: AtomicBool::new(false),
+            forgotten: AtomicBool::new(false),
+        }
     }
 
     pub(crate) fn facts(&self) -> &Facts {
@@ -230,16 +248,13 @@ impl Part {
     ) -> Option<(u64, u64)> {
         let mut s = self.lock();
         // From here on the older connection cannot write: it finds another number than its own.
-        let old = s.notify.take();
-        if old.is_some() {
+        if let Some(old) = s.notify.take() {
             s.connection += 1;
-        }
-        if let Some(old) = old {
+            // When no newer part takes its place after all, it is closed like any that was left.
+            s.detached = Some(Instant::now());
             old.wake();
         }
-        let header_done =
-            self.facts.start == 0 || s.phase != Phase::StoreHeader || s.detached_header();
-        let fits = offset >= self.facts.start && offset <= self.stream_end(&s) && header_done;
+        let fits = offset >= self.facts.start && offset <= self.stream_end(&s) && s.header_done;
         if !fits || s.failed.is_some() || s.closing || s.sealed.is_some() || s.dead {
             return None;
         }
@@ -304,6 +319,7 @@ impl Part {
                     self.write(store, &mut s, head)?;
                     s.header_bytes = s.len;
                     if head.ends_with(b"\n") {
+                        s.header_done = true;
                         s.phase = Phase::Append;
                     }
                     rest = tail;
@@ -346,7 +362,8 @@ impl Part {
 
     fn write(&self, store: &Inner, s: &mut PartState, bytes: &[u8]) -> Result<(), Failure> {
         let config = &store.config;
-        if config.quotas.part_bytes.is_some_and(|most| s.len + bytes.len() as u64 > most) {
+        let all = self.facts.before.saturating_add(s.len).saturating_add(bytes.len() as u64);
+        if config.quotas.part_bytes.is_some_and(|most| all > most) {
             return Err(s.fail("quota: the recording is too large"));
         }
         if store.free.bytes(&*config.disk, store.dirs.root()) < config.reserve {
@@ -388,6 +405,11 @@ impl Part {
             return false;
         }
         match how {
+            How::Clean if matches!(s.phase, Phase::StoreHeader | Phase::SkipHeader(_)) => {
+                // Where the stream ends was not said.
+                let _ = s.fail("malformed: the body ends inside its header line");
+                true
+            }
             How::Clean => {
                 if let Phase::Compare(at) = s.phase
                     && at < s.len
@@ -455,6 +477,7 @@ impl Part {
         if let Err(e) = slot.write(&*store.config.disk, &s.journal) {
             log::error!("{}: writing the journal: {e}", self.name());
             s.die("io");
+            add(&store.counters.failed, 1);
             return None;
         }
         let (file, journal) = (Arc::clone(&s.file), Arc::clone(&s.journal));
@@ -486,6 +509,16 @@ impl Part {
     /// The highest attempt seen.
     pub(crate) fn attempt(&self) -> u64 {
         self.lock().attempt
+    }
+
+    /// Bytes of the recording up to the end of this part, for its quota.
+    pub(crate) fn bytes_so_far(&self) -> u64 {
+        self.facts.before.saturating_add(self.lock().len)
+    }
+
+    /// Whether a quota ended it.
+    pub(crate) fn is_over_quota(&self) -> bool {
+        self.lock().failed.as_ref().is_some_and(|text| text.starts_with("quota"))
     }
 
     pub(crate) fn is_dead(&self) -> bool {
@@ -547,7 +580,7 @@ impl Part {
         if self.facts.start == 0 {
             at
         } else {
-            self.facts.start + at.saturating_sub(s.header_bytes)
+            self.facts.start.saturating_add(at.saturating_sub(s.header_bytes))
         }
     }
 
@@ -572,11 +605,6 @@ impl PartState {
         self.notify = Some(notify);
         self.received = 0;
         self.rate = rate.map(Rate::new);
-    }
-
-    /// A recovered part holds its header line whole: recovery saw its end.
-    const fn detached_header(&self) -> bool {
-        self.connections == 0 && self.header_bytes > 0
     }
 
     fn fail(&mut self, text: &str) -> Failure {

@@ -10,6 +10,7 @@ use super::journal::{self, Slot};
 use super::part::{Facts, Part, Start, Sums};
 use super::sidecar::{number, optional, peer_facts, text, time};
 use super::{Entry, Inner, StoreError, layout};
+use crate::limits;
 
 /// What was found at the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -131,6 +132,7 @@ fn keep(store: &Arc<Inner>, part: &Arc<Part>, recovery: &mut Recovery) {
 fn one(store: &Arc<Inner>, name: &str) -> Result<Found, String> {
     let open = store.dirs.open_dir();
     let journal = store.dirs.edit(open, name).map_err(|e| e.to_string())?;
+    settle(store, &journal).map_err(|e| e.to_string())?;
     let header = journal::read_header(&journal);
     let Some(Value::Object(header)) = header else {
         return Err("its header cannot be read".into());
@@ -140,13 +142,15 @@ fn one(store: &Arc<Inner>, name: &str) -> Result<Found, String> {
     if layout::exists(&node, &format!("{}.json", facts.stamp)) {
         let none = rustix::fs::AtFlags::empty();
         rustix::fs::unlinkat(open, name, none).map_err(|e| e.to_string())?;
+        let _ = rustix::fs::unlinkat(open, facts.open_name("seal"), none);
         return Ok(Found::Closed);
     }
     let cast = facts.cast_name();
     let file = store.dirs.edit(&node, &cast).map_err(|e| format!("{cast}: {e}"))?;
+    settle(store, &file).map_err(|e| format!("{cast}: {e}"))?;
     let found = file.metadata().map_err(|e| e.to_string())?.len();
     let slots = journal::read_slots(&journal);
-    let (slot, sums, header_bytes) =
+    let Chosen { slot, sums, header_bytes, header_done } =
         choose(&file, found, &slots, facts.start > 0).map_err(|e| format!("{cast}: {e}"))?;
     let cut = || -> io::Result<()> {
         file.set_len(slot.length)?;
@@ -161,6 +165,7 @@ fn one(store: &Arc<Inner>, name: &str) -> Result<Found, String> {
         fresh: false,
         len: slot.length,
         header_bytes,
+        header_done,
         sums,
         durable: slot,
         attempt,
@@ -180,28 +185,44 @@ fn facts(header: &Map<String, Value>, name: &str) -> Result<Facts, String> {
         peer: peer_facts(header),
         protocol: text(header, "protocol")?,
         started_us: time(header, "started")?,
+        before: 0,
         recovered: true,
     };
     // The header's names are used for files: they must be the ones that the journal itself is called by.
-    if facts.open_name("journal") != name || facts.node.contains('/') || facts.stamp.contains('/') {
+    let stamp = |b: u8| b.is_ascii_digit() || matches!(b, b'T' | b'Z' | b'.' | b'-');
+    let safe = layout::is_node_name(&facts.node)
+        && facts.stamp.bytes().all(stamp)
+        && facts.stamp.starts_with(|c: char| c.is_ascii_digit());
+    if !safe || facts.start > limits::OFFSET_MAX || facts.open_name("journal") != name {
         return Err("its header names another part".into());
     }
     Ok(facts)
 }
 
+/// Brings memory and device together before anything is believed. After a sync that failed the memory of the system can hold
+/// bytes as clean that never reached the device; they would prove a commit that a loss of power takes back.
+fn settle(store: &Inner, file: &File) -> io::Result<()> {
+    store.config.disk.sync(file)?;
+    store.config.disk.drop_cache(file);
+    Ok(())
+}
+
+/// Up to where a part is believed.
+struct Chosen {
+    slot: Slot,
+    sums: Sums,
+    header_bytes: u64,
+    header_done: bool,
+}
+
 /// The newest slot whose content is there, with the sums up to its length and the length of the first line.
-fn choose(
-    file: &File,
-    found: u64,
-    slots: &[Slot],
-    continues: bool,
-) -> io::Result<(Slot, Sums, u64)> {
+fn choose(file: &File, found: u64, slots: &[Slot], continues: bool) -> io::Result<Chosen> {
     let mut lengths: Vec<u64> = slots.iter().map(|s| s.length).filter(|l| *l <= found).collect();
     lengths.sort_unstable();
     let mut sums = Sums::new();
     let mut at_length = vec![(0, sums.clone())];
     let mut header_bytes = 0;
-    let mut header_done = !continues;
+    let mut header_seen = !continues;
     let mut at = 0;
     let mut block = vec![0; 64 * 1024];
     let mut reader = file;
@@ -212,10 +233,10 @@ fn choose(
             if n == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            if !header_done {
+            if !header_seen {
                 let line = memchr::memchr(b'\n', &block[..n]);
                 header_bytes += line.map_or(n, |i| i + 1) as u64;
-                header_done = line.is_some();
+                header_seen = line.is_some();
             }
             sums.update(&block[..n]);
             at += n as u64;
@@ -230,14 +251,23 @@ fn choose(
         {
             let mut slot = *slot;
             slot.attempt = newest_attempt;
-            // A commit inside the repeated header line commits nothing of the stream, and nothing can follow it.
-            let header_bytes = if header_done { header_bytes.min(slot.length) } else { 0 };
-            return Ok((slot, sums.clone(), header_bytes));
+            // A commit inside the repeated header line commits nothing of the stream, and nothing can follow it. The line's end
+            // can stand behind this slot's length.
+            let header_done = header_seen && header_bytes <= slot.length;
+            let header_bytes = header_bytes.min(slot.length);
+            return Ok(Chosen { slot, sums: sums.clone(), header_bytes, header_done });
         }
     }
     let generation = slots.iter().map(|s| s.generation).max().unwrap_or(0);
+    // The second commit is written when the first is durable. So this is no crash but damage, and what is left is evidence.
+    if generation > 1 {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "its content is not what was committed; it is left as it is",
+        ));
+    }
     let slot = Slot { generation, length: 0, crc32: 0, attempt: newest_attempt };
-    Ok((slot, Sums::new(), 0))
+    Ok(Chosen { slot, sums: Sums::new(), header_bytes: 0, header_done: !continues })
 }
 
 fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {

@@ -84,9 +84,8 @@ pub fn join(parts: &[Part], out: &mut dyn Write) -> Result<Joined, JoinError> {
         if let Kept::Broken(why) = &part.kept {
             return Err(JoinError::Broken { file: shown(part), why: why.clone() });
         }
-        let broken = |e: io::Error| JoinError::Broken { file: shown(part), why: e.to_string() };
         if part.end > part.start {
-            sources.push(Source { file: part.open().map_err(broken)?, part, buffer: Vec::new() });
+            sources.push(Source { file: None, part, buffer: Vec::new() });
         }
     }
     sources.sort_by_key(|s| s.part.start);
@@ -108,9 +107,7 @@ pub fn join(parts: &[Part], out: &mut dyn Write) -> Result<Joined, JoinError> {
         let until = covering.iter().map(|s| s.part.end).chain(next).min().unwrap_or(at);
         let n = usize::try_from(until - at).unwrap_or(usize::MAX).min(BLOCK);
         for source in &mut covering {
-            source.buffer.resize(n, 0);
-            let read = source.part.read_at(&source.file, &mut source.buffer, at);
-            let why = match read {
+            let why = match source.fill(at, n) {
                 Ok(filled) if filled == n => continue,
                 Ok(_) => "shorter than it should be".to_owned(),
                 Err(e) => e.to_string(),
@@ -133,16 +130,39 @@ pub fn join(parts: &[Part], out: &mut dyn Write) -> Result<Joined, JoinError> {
         out.write_all(&first.buffer).map_err(JoinError::Write)?;
         joined.overlap_bytes += (others.len() * n) as u64;
         at += n as u64;
+        for source in sources.iter_mut().filter(|s| s.part.end <= at) {
+            source.close();
+        }
     }
     joined.bytes = at;
     joined.complete = parts.iter().any(|p| p.end == at && p.kept == Kept::Closed(How::Sealed));
     Ok(joined)
 }
 
+/// A part while the stream is at it: a recording can have more parts than a process may have open files.
 struct Source<'a> {
     part: &'a Part,
-    file: File,
+    file: Option<File>,
     buffer: Vec<u8>,
+}
+
+impl Source<'_> {
+    /// Reads `n` bytes of the stream into the buffer. How many there were.
+    fn fill(&mut self, at: u64, n: usize) -> io::Result<usize> {
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => self.part.open()?,
+        };
+        self.buffer.resize(n, 0);
+        let filled = self.part.read_at(&file, &mut self.buffer, at);
+        self.file = Some(file);
+        filled
+    }
+
+    fn close(&mut self) {
+        self.file = None;
+        self.buffer = Vec::new();
+    }
 }
 
 fn shown(part: &Part) -> String {

@@ -82,11 +82,21 @@ pub fn parts(dir: &Path) -> io::Result<Vec<Part>> {
         }
     }
     for node in below {
-        // A node that cannot be read must not hide the others.
-        for entry in sorted(&node).unwrap_or_default() {
-            if is_cast(&entry) && found.len() < PARTS_MAX {
-                found.push(part::read(&entry, &journals));
+        let entries = match sorted(&node) {
+            Ok(entries) => entries,
+            // A node that cannot be read must not hide the others, and must not be hidden itself.
+            Err(e) => {
+                found.push(part::broken(&node, e.to_string()));
+                continue;
             }
+        };
+        for entry in entries.iter().filter(|e| is_cast(e)) {
+            if found.len() >= PARTS_MAX {
+                let why = format!("there are more than {PARTS_MAX} files; the rest is not shown");
+                found.push(part::broken(dir, why));
+                return Ok(found);
+            }
+            found.push(part::read(entry, &journals));
         }
     }
     Ok(found)

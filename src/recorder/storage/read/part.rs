@@ -138,10 +138,23 @@ pub(crate) fn journals(open: &Path) -> BTreeMap<String, Journal> {
     all
 }
 
+/// An entry for what is not shown, and why.
+pub(crate) fn broken(path: &Path, why: String) -> Part {
+    Part { kept: Kept::Broken(why), ..nothing(path) }
+}
+
 /// Reads what is known about a cast. Never fails: what cannot be read is broken.
 pub(crate) fn read(path: &Path, journals: &BTreeMap<String, Journal>) -> Part {
+    let mut part = nothing(path);
+    if let Err(why) = fill(&mut part, journals) {
+        part.kept = Kept::Broken(why);
+    }
+    part
+}
+
+fn nothing(path: &Path) -> Part {
     let node = path.parent().and_then(Path::file_name).map(|n| n.to_string_lossy().into_owned());
-    let mut part = Part {
+    Part {
         path: path.to_owned(),
         node: node.unwrap_or_default(),
         recording: None,
@@ -156,11 +169,7 @@ pub(crate) fn read(path: &Path, journals: &BTreeMap<String, Journal>) -> Part {
         conflict: None,
         peer: String::new(),
         header: None,
-    };
-    if let Err(why) = fill(&mut part, journals) {
-        part.kept = Kept::Broken(why);
     }
-    part
 }
 
 fn fill(part: &mut Part, journals: &BTreeMap<String, Journal>) -> Result<(), String> {
@@ -188,12 +197,14 @@ fn fill(part: &mut Part, journals: &BTreeMap<String, Journal>) -> Result<(), Str
         part.reason = sidecar.reason;
         part.conflict = sidecar.conflict;
         part.peer = sidecar.peer.identity.unwrap_or(sidecar.peer.address);
-        if meta.len() != sidecar.bytes {
-            return Err(format!(
-                "the file has {} bytes, its sidecar says {}",
-                meta.len(),
-                sidecar.bytes
-            ));
+        let held = sidecar.end.checked_sub(sidecar.start);
+        if held.and_then(|n| n.checked_add(sidecar.header_bytes)) != Some(sidecar.bytes) {
+            return Err("sidecar: its lengths and offsets contradict each other".into());
+        }
+        // Asked for again: it can have been closed since the first look.
+        let len = file.metadata().map_err(|e| e.to_string())?.len();
+        if len != sidecar.bytes {
+            return Err(format!("the file has {len} bytes, its sidecar says {}", sidecar.bytes));
         }
     } else {
         let first_bytes = first.as_ref().map_or(0, |l| l.len() as u64 + 1);
@@ -205,9 +216,13 @@ fn fill(part: &mut Part, journals: &BTreeMap<String, Journal>) -> Result<(), Str
             part.start = journal.start;
             part.started_us = journal.started_us;
             part.peer.clone_from(&journal.peer);
-            part.header_bytes = if part.start > 0 { first_bytes } else { 0 };
             let committed = journal.committed.min(meta.len());
-            part.end = part.start + committed.saturating_sub(part.header_bytes);
+            part.header_bytes = match (&first, part.start) {
+                (_, 0) => 0,
+                (Some(_), _) => first_bytes,
+                (None, _) => committed,
+            };
+            part.end = part.start.saturating_add(committed.saturating_sub(part.header_bytes));
         } else {
             part.ended_us = Some(modified);
             let continues = part.header.as_ref().and_then(|h| h.continues.as_ref());
@@ -226,6 +241,8 @@ fn fill(part: &mut Part, journals: &BTreeMap<String, Journal>) -> Result<(), Str
     }
     match header {
         Some(Ok(_)) => Ok(()),
+        // A crash or an end before the first commit leaves that, and takes nothing from the recording's other parts.
+        _ if part.kept != Kept::Foreign && part.end == part.start => Ok(()),
         Some(Err(e)) => Err(format!("first line: {e}")),
         None if meta.len() == 0 => Err("empty".into()),
         None => Err("first line: it has no end".into()),

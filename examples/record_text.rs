@@ -25,9 +25,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // One client in a process, one session for each recording. Opening returns at once.
     let client = Client::new(ClientConfig::default())?;
-    let mut metadata = Metadata::default();
-    metadata.size = (80, 24);
-    metadata.local_user = "example".to_owned();
+    let metadata =
+        Metadata { size: (80, 24), local_user: "example".to_owned(), ..Metadata::default() };
     let decision = Decision::closed(recorders, "no recorder\n", "recording failed\n");
     let session = client.open(metadata, decision)?;
 

@@ -1,4 +1,5 @@
 //! `play`, `ls`, `cat` and `join` on casts of all kinds, hostile ones too.
+#![allow(clippy::disallowed_methods)]
 
 mod cli_support;
 

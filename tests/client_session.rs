@@ -31,9 +31,8 @@ fn client() -> Client {
 }
 
 fn metadata() -> Metadata {
-    let mut metadata = Metadata::default();
-    metadata.size = (80, 24);
-    metadata.local_user = "tester".to_owned();
+    let metadata =
+        Metadata { size: (80, 24), local_user: "tester".to_owned(), ..Metadata::default() };
     metadata
 }
 

@@ -1,7 +1,7 @@
 //! The program: one file for each sub-command, and the frame around them.
 //!
-//! A command is a [`Spec`] (its name, its options, its help) and a `run` function. The frame reads the command line, the
-//! environment and the configuration file into [`Args`], in that order of precedence, and knows `--help` and `--version`.
+//! A command is a `Spec` (its name, its options, its help) and a `run` function. The frame reads the command line, the
+//! environment and the configuration file into `Args`, in that order of precedence, and knows `--help` and `--version`.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod args;

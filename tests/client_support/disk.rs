@@ -89,7 +89,7 @@ impl Serve {
     }
 
     /// SIGTERM.
-    pub fn stop(&mut self) {
+    pub fn stop(&self) {
         self.signal(Signal::TERM);
     }
 }

@@ -59,6 +59,6 @@ install:
 	install -m 0644 include/castkeep.h "$(DESTDIR)$(PREFIX)/include/castkeep.h"
 	install -m 0644 "$(TARGET)/release/libcastkeep.a" "$(DESTDIR)$(PREFIX)/lib/libcastkeep.a"
 	install -m 0755 "$(TARGET)/release/libcastkeep.so" "$(DESTDIR)$(PREFIX)/lib/libcastkeep.so"
-	for page in $(wildcard docs/man/*.1); do \
+	for page in $(wildcard man/*.1); do \
 	    install -D -m 0644 "$$page" "$(DESTDIR)$(PREFIX)/share/man/man1/$$(basename "$$page")" || exit 1; \
 	done

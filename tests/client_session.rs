@@ -31,9 +31,7 @@ fn client() -> Client {
 }
 
 fn metadata() -> Metadata {
-    let metadata =
-        Metadata { size: (80, 24), local_user: "tester".to_owned(), ..Metadata::default() };
-    metadata
+    Metadata { size: (80, 24), local_user: "tester".to_owned(), ..Metadata::default() }
 }
 
 fn closed(recorders: Vec<RecorderAddr>) -> Decision {

@@ -22,9 +22,8 @@ pub(crate) fn begin(store: &Arc<Inner>, begin: Begin) -> Result<Upload, Refusal>
     let node = peer_name(&begin.peer);
     let Some(claim) = begin.resume.clone() else {
         admit(store, &node)?;
-        let part = create(store, &begin, node.clone(), None, 1, 0).map_err(|e| {
+        let part = create(store, &begin, node.clone(), None, 1, 0).inspect_err(|_| {
             release(store, &node);
-            e
         })?;
         return Ok(attach(store, part, &begin, 0));
     };
@@ -68,9 +67,8 @@ pub(crate) fn begin(store: &Arc<Inner>, begin: Begin) -> Result<Upload, Refusal>
     drop(registry);
     admit(store, &node)?;
     let part = create(store, &begin, node.clone(), Some((&claim, secret)), number, before)
-        .map_err(|e| {
+        .inspect_err(|_| {
             release(store, &node);
-            e
         })?;
     // Attached before others can find it: a later attempt that finds it must find this connection in it.
     let upload = attach(store, Arc::clone(&part), &begin, claim.offset);

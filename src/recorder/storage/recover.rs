@@ -66,7 +66,7 @@ pub(crate) fn recover(store: &Arc<Inner>) -> Result<Recovery, StoreError> {
             Ok(Found::Closed) => {}
             Ok(Found::Open(part, cut)) => {
                 recovery.cut_bytes += cut;
-                keep(store, &Arc::new(part), &mut recovery);
+                keep(store, &Arc::from(part), &mut recovery);
             }
             Err(why) => {
                 log::error!("recovery: {name}: {why}");
@@ -91,7 +91,7 @@ enum Found {
     /// It has its sidecar already.
     Closed,
     /// It is open, and so many bytes were cut.
-    Open(Part, u64),
+    Open(Box<Part>, u64),
 }
 
 fn keep(store: &Arc<Inner>, part: &Arc<Part>, recovery: &mut Recovery) {
@@ -170,7 +170,7 @@ fn one(store: &Arc<Inner>, name: &str) -> Result<Found, String> {
         durable: slot,
         attempt,
     };
-    Ok(Found::Open(Part::new(facts, start), found - slot.length))
+    Ok(Found::Open(Box::new(Part::new(facts, start)), found - slot.length))
 }
 
 fn facts(header: &Map<String, Value>, name: &str) -> Result<Facts, String> {

@@ -359,3 +359,98 @@ fn what_a_failed_sync_left_in_memory_proves_no_commit() {
     assert_eq!(upload.start_commit(), committed);
     assert_eq!(fs::read(cast).unwrap(), HEADER);
 }
+
+/// Counts the syncs of the root's names.
+#[derive(Debug)]
+struct Roots {
+    inode: u64,
+    synced: AtomicBool,
+}
+
+impl Disk for Roots {
+    fn write_at(&self, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+        RealDisk.write_at(file, bytes, at)
+    }
+
+    fn sync(&self, file: &File) -> io::Result<()> {
+        RealDisk.sync(file)
+    }
+
+    fn sync_fs(&self, dir: &File) -> io::Result<()> {
+        RealDisk.sync_fs(dir)
+    }
+
+    fn sync_fs_reports(&self) -> bool {
+        false
+    }
+
+    fn sync_dir(&self, dir: &File) -> io::Result<()> {
+        if dir.metadata()?.ino() == self.inode {
+            self.synced.store(true, Ordering::SeqCst);
+        }
+        RealDisk.sync_dir(dir)
+    }
+
+    fn free_bytes(&self, _dir: &File) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
+}
+
+#[test]
+fn a_node_directory_of_a_dead_process_is_made_durable() {
+    let dir = Dir::new();
+    drop(dir.store());
+    // Killed between making it and syncing its parent.
+    fs::create_dir(dir.path().join("127.0.0.1")).unwrap();
+    let inode = fs::metadata(dir.path()).unwrap().ino();
+    let disk = Arc::new(Roots { inode, synced: AtomicBool::new(false) });
+    let mut config = StoreConfig::new(dir.path());
+    config.disk = Arc::clone(&disk) as Arc<dyn Disk>;
+    let (store, _) = Store::open(config).unwrap();
+    disk.synced.store(false, Ordering::SeqCst);
+    let mut upload = store.begin(dir.resumable(&Claim::new(12), 1, 0)).unwrap();
+    upload.append(HEADER).unwrap();
+    dir.wait(&upload, |p| p.commit == HEADER.len() as u64);
+    assert!(disk.synced.load(Ordering::SeqCst));
+}
+
+/// Not a test of its own: joins a directory with few open files allowed.
+#[test]
+fn child() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let Ok(path) = std::env::var("CASTKEEP_JOIN_DIR") else { return };
+    setrlimit(Resource::Nofile, Rlimit { current: Some(32), maximum: Some(32) }).unwrap();
+    let recordings = read::group(read::parts(path.as_ref()).unwrap());
+    assert_eq!(recordings.len(), 1);
+    let done = read::join(&recordings[0].parts, &mut io::sink()).unwrap();
+    println!("joined {} of {} parts", done.bytes, done.parts);
+}
+
+#[test]
+fn a_recording_may_have_more_parts_than_a_process_open_files() {
+    let dir = Dir::new();
+    let id = "0123456789abcdef0123456789abcdef";
+    let mut end = 0;
+    for n in 0..100 {
+        let continues = match n {
+            0 => String::new(),
+            _ => {
+                format!(",\"castkeepContinues\":{{\"recording\":\"{id}\",\"offset\":{end}}}")
+            }
+        };
+        let header = format!(
+            "{{\"version\":2,\"width\":80,\"height\":24,\"castkeep\":{{\"recording\":\"{id}\",\"node\":\"\",\
+             \"kind\":\"shell\",\"client\":\"\"}}{continues}}}\n"
+        );
+        let event = format!("[{n}.0,\"o\",\"x\"]\n");
+        end += event.len() + if n == 0 { header.len() } else { 0 };
+        fs::write(dir.path().join(format!("{n}.cast")), header + &event).unwrap();
+    }
+    let out = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child", "--nocapture"])
+        .env("CASTKEEP_JOIN_DIR", dir.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert!(text.contains(&format!("joined {end} of 100 parts")), "{text}\n{out:?}");
+}

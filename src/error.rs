@@ -128,7 +128,9 @@ impl fmt::Display for Error {
             }
             Self::Peer(PeerFault::EndedEarly) => f.write_str("the recorder ended the upload early"),
             Self::Peer(PeerFault::Flood) => f.write_str("the peer sent too many useless frames"),
-            Self::Peer(PeerFault::Http) => f.write_str("the peer does not speak valid HTTP"),
+            Self::Peer(PeerFault::Http) => {
+                f.write_str("the peer does not speak valid HTTP (it may want TLS)")
+            }
             Self::Peer(PeerFault::NoCommit) => {
                 f.write_str("the recorder does not tell what it has stored")
             }

@@ -3,6 +3,7 @@
 use std::io::{self, BufWriter, Write};
 
 use super::play::writing;
+use super::progress::Progress;
 use super::stream::{self, Reader};
 use super::transcript::Screen;
 use super::{Args, Exit, Failure, Opt, Spec, locate};
@@ -57,7 +58,10 @@ fn print(
     let Some(mut screen) = Screen::new(cols, rows, screens) else {
         return Err(Failure::new("the recording has no size"));
     };
+    let mut progress = Progress::beside_output();
     while let Some(event) = reader.next()? {
+        let (done, total) = reader.position();
+        progress.bytes("read", done, total);
         match event.code {
             b'o' if bare => screen.feed(&event.data.replace('\n', "\r\n"), event.time),
             b'o' => screen.feed(&event.data, event.time),

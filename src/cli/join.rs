@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use super::progress::{Counting, Progress};
 use super::{Args, Exit, Failure, Opt, Spec, locate};
 use crate::recorder::storage::read::{self, Joined};
 
@@ -55,14 +56,18 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
     let failed =
         |e: read::JoinError| Failure::new(format!("recording {} is not whole: {e}", recording.id));
     if args.switch("check")? {
-        let joined = read::join(&recording.parts, &mut io::sink()).map_err(failed)?;
+        let mut out = Counting::new(io::sink(), recording.end(), Progress::before_output());
+        let joined = read::join(&recording.parts, &mut out).map_err(failed)?;
+        drop(out);
         report(&joined, "");
         return Ok(Exit::OK);
     }
     let Some(path) = args.path("output") else {
-        let mut out = BufWriter::new(io::stdout().lock());
+        let out = BufWriter::new(io::stdout().lock());
+        let mut out = Counting::new(out, recording.end(), Progress::beside_output());
         let joined = read::join(&recording.parts, &mut out).map_err(failed)?;
         out.flush().map_err(|e| Failure::new(format!("writing: {e}")))?;
+        drop(out);
         report(&joined, "");
         return Ok(Exit::OK);
     };
@@ -71,9 +76,10 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
     }
     let wrong = |e: io::Error| Failure::new(format!("writing {}: {e}", path.display()));
     let (temporary, file) = beside(&path).map_err(wrong)?;
-    let mut out = BufWriter::with_capacity(256 * 1024, file);
+    let out = BufWriter::with_capacity(256 * 1024, file);
+    let mut out = Counting::new(out, recording.end(), Progress::before_output());
     let result = read::join(&recording.parts, &mut out).map_err(failed).and_then(|joined| {
-        let file = out.into_inner().map_err(|e| wrong(e.into_error()))?;
+        let file = out.into_inner().into_inner().map_err(|e| wrong(e.into_error()))?;
         file.sync_all().map_err(wrong)?;
         std::fs::rename(&temporary, &path).map_err(wrong)?;
         Ok(joined)

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use super::progress::Progress;
 use super::{Args, Failure};
 use crate::cast::text::escape_control;
 use crate::recorder::storage::read::{self, Recording};
@@ -10,8 +11,11 @@ use crate::recorder::storage::read::{self, Recording};
 /// Everything in some directories, by recording.
 pub(crate) fn list(dirs: &[PathBuf]) -> Result<Vec<Recording>, Failure> {
     let mut parts = Vec::new();
+    let mut progress = Progress::before_output();
     for dir in dirs {
-        parts.extend(read::parts(dir).map_err(|e| {
+        let before = parts.len();
+        let mut tell = |found: usize| progress.show(|| format!("{} files read", before + found));
+        parts.extend(read::parts_telling(dir, &mut tell).map_err(|e| {
             Failure::new(format!("cannot read the directory {}: {e}", dir.display()))
         })?);
     }
@@ -23,7 +27,7 @@ pub(crate) fn list(dirs: &[PathBuf]) -> Result<Vec<Recording>, Failure> {
 pub(crate) fn one(args: &Args, usage: &str) -> Result<Recording, Failure> {
     let operands = args.operands();
     let Some(last) = operands.last() else {
-        return Err(Failure::usage(format!("what? usage: castkeep {usage}")));
+        return Err(Failure::usage(format!("which recording? usage: castkeep {usage}")));
     };
     let paths: Vec<&Path> = operands.iter().map(Path::new).collect();
     if paths.iter().all(|p| p.is_file()) {

@@ -17,6 +17,7 @@ mod login_shell;
 mod ls;
 mod play;
 mod player;
+mod progress;
 mod pty;
 mod pty_sys;
 mod record;

@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, Write};
 use rustix::termios::isatty;
 
 use super::player::{Player, Settings};
+use super::progress::Progress;
 use super::stream::{self, Reader};
 use super::{Args, Exit, Failure, Opt, Spec, locate};
 use crate::cast::{Event, Raw};
@@ -16,7 +17,7 @@ pub(crate) const SPEC: Spec = Spec {
     operands: "FILE... | DIR... ID | ID",
     options: &[
         Opt::value("speed", "N", "How many times as fast: 2, 0.5, 1000. Default 1.").short('s'),
-        Opt::value("idle-limit", "TIME", "No pause is longer than this. Default: as recorded.")
+        Opt::value("idle-limit", "TIME", "No pause of the recording is longer than this; `none`: as recorded. Default 1m.")
             .short('i'),
         Opt::value("seek", "TIME", "Shows what was before this time at once, and plays from there: 90s, 5m."),
         Opt::switch(
@@ -52,7 +53,13 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
         let time = args.duration(name)?;
         Ok(time.map(|t| u64::try_from(t.as_micros()).unwrap_or(u64::MAX)))
     };
-    let (idle_limit, seek) = (micros("idle-limit")?, micros("seek")?);
+    let seek = micros("seek")?;
+    let tell_cuts = !args.is_given("idle-limit");
+    let idle_limit = match args.string("idle-limit")?.as_deref() {
+        Some("none") => None,
+        Some(_) => micros("idle-limit")?,
+        None => Some(IDLE_LIMIT_US),
+    };
     let quiet = args.switch("quiet")?;
     let recording = locate::one(args, "play FILE | DIR... ID")?;
     if args.switch("raw")? {
@@ -63,14 +70,24 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
         }
         return raw(Reader::open(&recording)?, quiet);
     }
-    Player::new(recording, Settings { speed, idle_limit, seek: seek.unwrap_or(0), quiet })?.play()
+    Player::new(
+        recording,
+        Settings { speed, idle_limit, tell_cuts, seek: seek.unwrap_or(0), quiet },
+    )?
+    .play()
 }
+
+/// Nobody looks at a still screen for longer; and a recording may claim a pause of years.
+const IDLE_LIMIT_US: u64 = 60_000_000;
 
 /// The exact bytes.
 fn raw(mut reader: Reader, quiet: bool) -> Result<Exit, Failure> {
     let mut out = BufWriter::with_capacity(256 * 1024, io::stdout().lock());
     let mut exact = Raw::new();
+    let mut progress = Progress::beside_output();
     loop {
+        let (done, total) = reader.position();
+        progress.bytes("read", done, total);
         let event = reader.next()?;
         let last = event.is_none();
         let whole = match event {
@@ -95,6 +112,7 @@ fn raw(mut reader: Reader, quiet: bool) -> Result<Exit, Failure> {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => return Err(writing(e)),
         _ => {}
     }
+    progress.clear();
     if !quiet {
         stream::tell(&reader.notes());
     }

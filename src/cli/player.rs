@@ -22,6 +22,8 @@ pub(super) struct Settings {
     pub(super) speed: f64,
     /// Microseconds.
     pub(super) idle_limit: Option<u64>,
+    /// The limit was not asked for: say so when it took effect.
+    pub(super) tell_cuts: bool,
     /// Microseconds; what was before is shown at once.
     pub(super) seek: u64,
     pub(super) quiet: bool,
@@ -55,6 +57,9 @@ struct Tally {
     size: Option<(u16, u16)>,
     gaps: u64,
     gap_bytes: u64,
+    /// Pauses that were not played in full, and by how much.
+    cut: u64,
+    cut_us: u64,
     exit: Option<String>,
 }
 
@@ -160,6 +165,7 @@ impl Player {
             return Ok(if self.ended_while_skipping()? { Turn::End } else { Turn::Show });
         }
         self.due = later(self.due, self.pause_before(event));
+        self.count_cut(event);
         let mut left = Duration::ZERO;
         if self.paused {
             left = self.due.saturating_duration_since(Instant::now());
@@ -197,7 +203,12 @@ impl Player {
                         self.due = now;
                         return Ok(Turn::Show);
                     }
-                    self.due = later(now, self.pause_before(event));
+                    // In a pause that is cut short, what is left of it gets shorter as well.
+                    let rest =
+                        if self.paused { left } else { self.due.saturating_duration_since(now) };
+                    let jump = Duration::from_secs_f64(JUMP_US as f64 / 1e6 / self.settings.speed);
+                    let full = later(now, self.pause_before(event));
+                    self.due = full.min(now + rest.saturating_sub(jump));
                     left = self.due.saturating_duration_since(now);
                 }
                 Key::Back => {
@@ -214,6 +225,16 @@ impl Player {
                 }
                 Key::Other => {}
             }
+        }
+    }
+
+    /// A pause that is not played in full is told at the end.
+    fn count_cut(&mut self, event: &Shown) {
+        let gap = event.time.saturating_sub(self.position.max(self.target));
+        let cut = self.settings.idle_limit.map_or(0, |most| gap.saturating_sub(most));
+        if cut > 0 {
+            self.tally.cut += 1;
+            self.tally.cut_us = self.tally.cut_us.saturating_add(cut);
         }
     }
 
@@ -331,6 +352,13 @@ impl Player {
             ));
         }
         if self.is_terminal {
+            if self.tally.cut > 0 && self.settings.tell_cuts {
+                notes.push(format!(
+                    "pauses were played shorter (pauses: {}, {} left out); --idle-limit none plays them in full",
+                    self.tally.cut,
+                    length(self.tally.cut_us / 1_000_000)
+                ));
+            }
             if let Some((cols, rows)) = self.tally.size {
                 let resizes = self.tally.resizes;
                 notes.push(format!(
@@ -366,6 +394,18 @@ fn key(typed: &[u8]) -> Key {
         [0x1b, b'[' | b'O', b'C', ..] => Key::Forward,
         [0x1b, b'[' | b'O', b'D', ..] => Key::Back,
         _ => Key::Other,
+    }
+}
+
+/// A length of time, in its two largest units.
+fn length(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3_600 => format!("{minutes} min {} s", seconds % 60),
+        3_600..86_400 => format!("{hours} h {} min", minutes % 60),
+        86_400..31_536_000 => format!("{days} days {} h", hours % 24),
+        _ => format!("{} years {} days", days / 365, days % 365),
     }
 }
 

@@ -530,6 +530,10 @@ impl LogSink for Trouble {
             // The recording's name says nothing to whoever has none.
             let text =
                 text.split_once(": ").filter(|(id, _)| id.len() == 32).map_or(&*text, |s| s.1);
+            // The policy's own message follows.
+            if text.contains(" to SessionRejected: ") {
+                return;
+            }
             let mut said = self.said();
             if said.len() < TROUBLE_LINES {
                 said.push(text.to_owned());

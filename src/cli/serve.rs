@@ -148,9 +148,23 @@ fn config(args: &Args) -> Result<RecorderConfig, Failure> {
     config.tls = match tls {
         (Some(cert), Some(key), client_ca) => Some(TlsFiles { cert, key, client_ca }),
         (None, None, None) => None,
-        _ => {
-            let text = "TLS needs --tls-cert and --tls-key, and --client-ca only goes with them";
-            return Err(Failure::usage(format!("serve: {text}")));
+        (Some(cert), None, _) => {
+            let cert = cert.display();
+            return Err(Failure::usage(format!(
+                "--tls-cert {cert}: its private key is missing; give --tls-key FILE"
+            )));
+        }
+        (None, Some(key), _) => {
+            let key = key.display();
+            return Err(Failure::usage(format!(
+                "--tls-key {key}: its certificate is missing; give --tls-cert FILE"
+            )));
+        }
+        (None, None, Some(ca)) => {
+            return Err(Failure::usage(format!(
+                "--client-ca {}: client certificates need TLS; give --tls-cert FILE and --tls-key FILE",
+                ca.display()
+            )));
         }
     };
     let listen = args.list("listen")?;

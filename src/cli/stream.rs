@@ -89,6 +89,11 @@ impl Reader {
         })
     }
 
+    /// How many bytes of the stream were read, of how many.
+    pub(super) fn position(&self) -> (u64, u64) {
+        (self.at, self.sources.iter().map(|s| s.part.end).max().unwrap_or(self.at))
+    }
+
     pub(super) const fn header(&self) -> &Header {
         &self.header
     }

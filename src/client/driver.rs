@@ -37,6 +37,8 @@ struct Driven {
     /// Work was left for the next turn, so that others have theirs.
     busy: bool,
     ended: bool,
+    /// What there is to tell about the TLS failure that the machine reports next.
+    trouble: Option<String>,
 }
 
 impl Worker {
@@ -101,7 +103,14 @@ impl Worker {
         let mut inbox = self.shared.inbox();
         for slot in inbox.drain(..) {
             let links = [const { None }; limits::LINKS_MAX];
-            self.sessions.push(Driven { slot, links, due: None, busy: true, ended: false });
+            self.sessions.push(Driven {
+                slot,
+                links,
+                due: None,
+                busy: true,
+                ended: false,
+                trouble: None,
+            });
         }
     }
 
@@ -127,7 +136,8 @@ impl Worker {
             sent_any |= sent;
             more |= sent;
             for note in notes.drain(..) {
-                report(shared, &driven.slot, note);
+                let trouble = driven.trouble.take_if(|_| matches!(note, Event::Attempt { .. }));
+                report(shared, &driven.slot, note, trouble.as_deref());
             }
             if !more {
                 driven.busy = false;
@@ -338,7 +348,8 @@ impl Driven {
     }
 
     fn lose(&mut self, now: Tick, id: LinkId, why: Error) {
-        self.take(id);
+        let link = self.take(id);
+        self.trouble = link.and_then(|link| link.transport().tls_trouble());
         self.tell(now, id, LinkEvent::Down(why));
     }
 
@@ -375,7 +386,7 @@ impl Inner {
 }
 
 /// Tells the observer and the log.
-fn report(shared: &Shared, slot: &Slot, event: Event) {
+fn report(shared: &Shared, slot: &Slot, event: Event, trouble: Option<&str>) {
     let id = &slot.recording;
     let log = |level, text: std::fmt::Arguments<'_>| shared.log.log(level, text);
     match event {
@@ -383,7 +394,11 @@ fn report(shared: &Shared, slot: &Slot, event: Event) {
             let Some(addr) = slot.recorders.get(recorder) else { return };
             match error {
                 None => log(Level::Info, format_args!("{id}: recorded by {addr}")),
-                Some(error) => log(Level::Warn, format_args!("{id}: {}", attempt(addr, error))),
+                Some(error) => {
+                    let text = attempt(addr, error);
+                    let (colon, trouble) = trouble.map_or(("", ""), |text| (": ", text));
+                    log(Level::Warn, format_args!("{id}: {text}{colon}{trouble}"));
+                }
             }
         }
         Event::Transition { from, to, reason } => {

@@ -248,6 +248,47 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
+/// What is wrong and what to do about it. The options named are those of the program.
+pub(super) fn explain(why: &rustls::Error) -> String {
+    use rustls::AlertDescription as Alert;
+    let text = match why {
+        rustls::Error::InvalidCertificate(why) => match why {
+            CertificateError::UnknownIssuer => {
+                "the recorder's certificate is from no authority that is trusted here: name its authority (--tls-ca)"
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                "the recorder's certificate is for another name: reach the recorder by a name or address that stands in it"
+            }
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                "the recorder's certificate has expired, or the clock here is wrong"
+            }
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                "the recorder's certificate is not valid yet, or the clock here is wrong"
+            }
+            CertificateError::ApplicationVerificationFailure => {
+                "the recorder's key is none of those pinned (--tls-pin)"
+            }
+            _ => return format!("the recorder's certificate: {why}"),
+        },
+        rustls::Error::AlertReceived(Alert::CertificateRequired) => {
+            "the recorder wants a client certificate: give one (--tls-cert, --tls-key)"
+        }
+        rustls::Error::AlertReceived(
+            Alert::UnknownCA
+            | Alert::BadCertificate
+            | Alert::CertificateUnknown
+            | Alert::CertificateExpired
+            | Alert::CertificateRevoked
+            | Alert::DecryptError
+            | Alert::AccessDenied,
+        ) => return format!("the recorder does not accept the client certificate: {why}"),
+        rustls::Error::General(text) => text,
+        rustls::Error::InvalidMessage(_) => "the recorder does not speak TLS on this port",
+        _ => return why.to_string(),
+    };
+    text.to_owned()
+}
+
 fn certificates(pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
     let all: Vec<_> = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().ok()?;
     (!all.is_empty()).then_some(all)

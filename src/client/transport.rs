@@ -21,6 +21,9 @@ pub(super) struct Transport {
     connecting: bool,
     #[cfg(feature = "tls")]
     tls: Option<Box<rustls::ClientConnection>>,
+    /// Why TLS failed, for people.
+    #[cfg(feature = "tls")]
+    tls_trouble: Option<rustls::Error>,
 }
 
 /// The socket alone: `Read` and `Write` for rustls, with `MSG_NOSIGNAL`.
@@ -77,6 +80,8 @@ impl Transport {
                 Some((tls, name)) => Some(Box::new(tls.connection(name, http2)?)),
                 None => None,
             },
+            #[cfg(feature = "tls")]
+            tls_trouble: None,
         })
     }
 
@@ -122,9 +127,14 @@ impl Transport {
                     }
                 }
                 match tls.read_tls(&mut self.socket) {
-                    Ok(0) => return Err(Error::Link(Link::Closed)),
+                    Ok(0) => {
+                        let text = "closed in the TLS handshake; does the recorder speak TLS on this port?";
+                        self.tls_trouble = Some(rustls::Error::General(text.to_owned()));
+                        return Err(Error::Link(Link::Closed));
+                    }
                     Ok(_) => {
-                        if tls.process_new_packets().is_err() {
+                        if let Err(why) = tls.process_new_packets() {
+                            self.tls_trouble = Some(why);
                             // The alert tells the recorder's log why.
                             let _ = tls.write_tls(&mut self.socket);
                             return Err(Error::Link(Link::Tls));
@@ -163,7 +173,8 @@ impl Transport {
                 }
                 match tls.read_tls(&mut self.socket) {
                     Ok(0) => {
-                        if tls.process_new_packets().is_err() {
+                        if let Err(why) = tls.process_new_packets() {
+                            self.tls_trouble = Some(why);
                             break Err(Error::Link(Link::Tls));
                         }
                         // Once more: the reader now knows whether this was an orderly end.
@@ -174,7 +185,8 @@ impl Transport {
                         };
                     }
                     Ok(_) => {
-                        if tls.process_new_packets().is_err() {
+                        if let Err(why) = tls.process_new_packets() {
+                            self.tls_trouble = Some(why);
                             let _ = tls.write_tls(&mut self.socket);
                             break Err(Error::Link(Link::Tls));
                         }
@@ -224,6 +236,15 @@ impl Transport {
             }
         }
         Ok(())
+    }
+
+    /// What to tell about TLS when the connection failed by it.
+    pub(super) fn tls_trouble(&self) -> Option<String> {
+        #[cfg(feature = "tls")]
+        if let Some(why) = &self.tls_trouble {
+            return Some(super::tls::explain(why));
+        }
+        None
     }
 
     /// Resets the connection, so that the peer cannot take it for an orderly end.

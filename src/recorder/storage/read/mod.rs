@@ -71,12 +71,18 @@ impl Recording {
 ///
 /// Only when the directory itself cannot be read.
 pub fn parts(dir: &Path) -> io::Result<Vec<Part>> {
+    parts_telling(dir, &mut |_| {})
+}
+
+/// The same; `tell` is called with how many were read so far, often.
+pub(crate) fn parts_telling(dir: &Path, tell: &mut dyn FnMut(usize)) -> io::Result<Vec<Part>> {
     let journals = part::journals(&dir.join("open"));
     let mut found = Vec::new();
     let mut below = Vec::new();
     for entry in sorted(dir)? {
         if is_cast(&entry) {
             found.push(part::read(&entry, &journals));
+            tell(found.len());
         } else if entry.is_dir() && !entry.is_symlink() {
             below.push(entry);
         }
@@ -97,6 +103,7 @@ pub fn parts(dir: &Path) -> io::Result<Vec<Part>> {
                 return Ok(found);
             }
             found.push(part::read(entry, &journals));
+            tell(found.len());
         }
     }
     Ok(found)

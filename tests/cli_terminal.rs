@@ -124,3 +124,16 @@ fn none_plays_pauses_as_recorded() {
     let cut = timed(&[]);
     assert!(cut >= Duration::from_millis(600), "{cut:?}");
 }
+
+#[test]
+fn exact_bytes_do_not_go_to_a_terminal() {
+    let dir = Temp::new("exact");
+    let file = dir.file("a.cast", cast("\"width\":80,\"height\":24", &[&event(0.0, "o", "x")]));
+    for args in [&["join", text(&file)][..], &["play", "--raw", text(&file)]] {
+        let (master, slave) = terminal();
+        let (status, _, err) = said(castkeep(args).stdout(Stdio::from(slave)).output().unwrap());
+        assert_eq!(status, 2, "{args:?}");
+        assert!(err.contains("terminal"), "{err}");
+        assert_eq!(all_of(master).iter().collect::<String>(), "", "{args:?}");
+    }
+}

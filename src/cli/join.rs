@@ -5,6 +5,8 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::termios::isatty;
+
 use super::progress::{Counting, Progress};
 use super::{Args, Exit, Failure, Opt, Spec, locate};
 use crate::recorder::storage::read::{self, Joined};
@@ -63,6 +65,12 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
         return Ok(Exit::OK);
     }
     let Some(path) = args.path("output") else {
+        // It is copied byte for byte, and nobody says that it is as harmless as a cast should be.
+        if isatty(io::stdout()) {
+            return Err(Failure::usage(
+                "the recording goes to a file (-o FILE) or into a pipe, not to a terminal; --check writes nothing",
+            ));
+        }
         let out = BufWriter::new(io::stdout().lock());
         let mut out = Counting::new(out, recording.end(), Progress::beside_output());
         let joined = read::join(&recording.parts, &mut out).map_err(failed)?;

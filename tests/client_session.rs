@@ -146,7 +146,8 @@ fn open_and_no_recorder_starts_within_the_stall_limit_and_records_the_gap() {
     }
     recorder.freeze(false);
     wait_until("a recorder", || session.stats().recorder.is_some());
-    wait_until("room", || session.room() > 1000);
+    // Until the marker is written, output is counted: there is room for any of it.
+    wait_until("the end of the gap", || session.stats().gaps > 0);
     session.output(Stream::Stdout, b"recorded again\r\n").unwrap();
     session.exit(ExitStatus::Code(0));
     assert_eq!(session.close(LONG), Outcome::Complete);

@@ -52,6 +52,7 @@ pub(crate) fn begin(store: &Arc<Inner>, begin: Begin) -> Result<Upload, Refusal>
             entry.part.resume(claim.offset, claim.attempt, Arc::clone(&begin.notify), rate)
         {
             let part = Arc::clone(&entry.part);
+            part.set_window(claim.window);
             drop(registry);
             store.group.dirty(&part);
             let store = Arc::clone(store);
@@ -137,6 +138,7 @@ fn supersede(store: &Arc<Inner>, old: &Arc<Part>, begin: &Begin) {
 
 fn attach(store: &Arc<Inner>, part: Arc<Part>, begin: &Begin, offset: u64) -> Upload {
     let rate = store.config.quotas.session_rate;
+    part.set_window(begin.resume.as_ref().map_or(0, |claim| claim.window));
     let connection = part.attach_first(Arc::clone(&begin.notify), rate);
     // Even an empty part becomes durable: its name says that there was a session.
     store.group.dirty(&part);

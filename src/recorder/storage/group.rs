@@ -29,8 +29,17 @@ pub(crate) struct Group {
 #[derive(Debug, Default)]
 struct Queue {
     parts: Vec<Arc<Part>>,
+    /// A client waits: for room in its ring, or for the end of its recording.
+    urgent: bool,
     stop: bool,
 }
+
+/// Between two flushes the device rests as long as this many flushes took, unless something is urgent: a flush costs about the
+/// same for a little as for much, and a client that has room does not wait for it. One key typed into an idle recorder is
+/// flushed at once.
+const REST_FLUSHES: u32 = 3;
+/// The longest rest.
+const REST_MAX: Duration = Duration::from_millis(20);
 
 impl Group {
     /// A part has something to make durable, or to close.
@@ -43,22 +52,37 @@ impl Group {
         }
     }
 
+    /// The same, and a client waits for it.
+    pub(crate) fn urgent(&self, part: &Arc<Part>) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if part.mark_queued() {
+            queue.parts.push(Arc::clone(part));
+        }
+        queue.urgent = true;
+        drop(queue);
+        self.ready.notify_one();
+    }
+
     /// What is queued is done; then the thread ends.
     pub(crate) fn stop(&self) {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).stop = true;
         self.ready.notify_one();
     }
 
-    /// Everything that is dirty; waits for it, but not past a moment. The flag says whether to stop after it.
-    fn take(&self, until: Instant) -> (Vec<Arc<Part>>, bool) {
+    /// Everything that is dirty; waits for it, but not past `until`, and not before `rest` is over. The flag says whether to
+    /// stop after it.
+    fn take(&self, until: Instant, rest: Instant) -> (Vec<Arc<Part>>, bool) {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        while queue.parts.is_empty() && !queue.stop {
-            let left = until.saturating_duration_since(Instant::now());
+        while !queue.urgent && !queue.stop {
+            let now = Instant::now();
+            let at = if queue.parts.is_empty() { until } else { rest };
+            let left = at.saturating_duration_since(now);
             if left.is_zero() {
                 break;
             }
             queue = self.ready.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+        queue.urgent = false;
         (std::mem::take(&mut queue.parts), queue.stop)
     }
 }
@@ -76,10 +100,14 @@ impl Drop for Stopped<'_> {
 pub(crate) fn run(store: &Arc<Inner>) {
     let _stopped = Stopped(store);
     let mut expire_at = Instant::now() + EXPIRE_EVERY;
+    let mut rest = Instant::now();
     loop {
-        let (batch, stop) = store.group.take(expire_at);
+        let (batch, stop) = store.group.take(expire_at, rest);
         if !batch.is_empty() {
+            let begun = Instant::now();
             flush(store, &batch);
+            let ended = Instant::now();
+            rest = ended + ended.duration_since(begun).saturating_mul(REST_FLUSHES).min(REST_MAX);
         } else if stop {
             return;
         }

@@ -228,8 +228,11 @@ impl Upload {
         }
         let result = self.part.append(&self.store, self.connection, bytes);
         // Also when it failed: the part has to be closed.
-        self.store.group.dirty(&self.part);
-        result
+        match result {
+            Ok(false) => self.store.group.dirty(&self.part),
+            Ok(true) | Err(Failure) => self.store.group.urgent(&self.part),
+        }
+        result.map(|_| ())
     }
 
     /// How far it is. Cheap.
@@ -244,7 +247,7 @@ impl Upload {
         if !self.ended {
             self.ended = true;
             if self.part.end(self.connection, how) {
-                self.store.group.dirty(&self.part);
+                self.store.group.urgent(&self.part);
             }
         }
     }

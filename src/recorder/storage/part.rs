@@ -18,6 +18,12 @@ use super::stamp::{format_time, now_us};
 use super::{Counters, Failure, How, Inner, Notify, Progress, State, add};
 use crate::limits;
 
+/// What is urgent for a client that does not say what it can hold: a quarter of 1 MiB.
+const FLUSH_FROM_BYTES: u64 = 256 * 1024;
+/// A tiny window must not lead to a flush for every append.
+const FLUSH_FROM_MIN_BYTES: u64 = 16 * 1024;
+/// With more than this the flush itself takes long.
+const FLUSH_FROM_MAX_BYTES: u64 = 4 * 1024 * 1024;
 /// Bytes compared at a time: on the stack of a connection thread.
 const COMPARE_BYTES: usize = 4096;
 
@@ -131,6 +137,10 @@ struct PartState {
     offset: u64,
     phase: Phase,
     rate: Option<Rate>,
+    /// So many bytes that are not durable are urgent.
+    flush_from: u64,
+    /// That was told since the last flush began.
+    urged: bool,
     detached: Option<Instant>,
     // The end.
     failed: Option<String>,
@@ -194,6 +204,8 @@ impl Part {
             offset,
             phase,
             rate: None,
+            flush_from: FLUSH_FROM_BYTES,
+            urged: false,
             detached: facts.recovered.then(Instant::now),
             failed: None,
             ending: None,
@@ -228,6 +240,12 @@ impl Part {
 
     fn lock(&self) -> MutexGuard<'_, PartState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The client can hold so many bytes (0: it does not say): a quarter of it that is not durable is urgent.
+    pub(crate) fn set_window(&self, window: u64) {
+        let quarter = if window == 0 { FLUSH_FROM_BYTES } else { window / 4 };
+        self.lock().flush_from = quarter.clamp(FLUSH_FROM_MIN_BYTES, FLUSH_FROM_MAX_BYTES);
     }
 
     /// The first connection of a new part. Returns its number.
@@ -282,13 +300,13 @@ impl Part {
         close
     }
 
-    /// Takes body bytes of a connection.
+    /// Takes body bytes of a connection. True: so much is not durable now that the client may wait for it.
     pub(crate) fn append(
         &self,
         store: &Inner,
         connection: u64,
         bytes: &[u8],
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
         let mut s = self.lock();
         if s.connection != connection || s.failed.is_some() || s.ending.is_some() || s.dead {
             return Err(Failure);
@@ -357,7 +375,10 @@ impl Part {
                 }
             }
         }
-        Ok(())
+        // Told once a flush: the client frees its ring by what is committed.
+        let much = s.len - s.durable.length >= s.flush_from && !s.urged;
+        s.urged |= much;
+        Ok(much)
     }
 
     fn write(&self, store: &Inner, s: &mut PartState, bytes: &[u8]) -> Result<(), Failure> {
@@ -458,6 +479,7 @@ impl Part {
     /// Begins a flush: writes the next slot when there is something to commit.
     pub(crate) fn prepare(&self, store: &Inner) -> Option<Snapshot> {
         let mut s = self.lock();
+        s.urged = false;
         if s.dead || s.sealed.is_some() {
             return None;
         }

@@ -93,10 +93,10 @@ fn child() {
     let Ok(path) = std::env::var("CASTKEEP_CRASH_DIR") else { return };
     let at = std::env::var("CASTKEEP_CRASH_AT").ok().and_then(|n| n.parse().ok());
     let lines: u32 = std::env::var("CASTKEEP_CRASH_LINES").unwrap().parse().unwrap();
-    let mut config = StoreConfig::new(path);
+    let mut config = StoreConfig::new(&path);
     config.disk = Arc::new(Killer { at: at.unwrap_or(u64::MAX), calls: AtomicU64::new(0) });
     let (store, _) = Store::open(config).unwrap();
-    let dir = Dir::new();
+    let dir = Dir::borrowed(&path);
     let mut upload = store.begin(dir.resumable(&Claim::new(1), 1, 0)).unwrap();
     let mut out = io::stdout();
     let mut told = 0;
@@ -138,13 +138,14 @@ struct Told {
 
 fn run_child(dir: &Dir, at: Option<u64>, lines: u32, kill_after: Option<Duration>) -> Told {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "child", "--nocapture"]).stdout(Stdio::piped()).stderr(Stdio::null());
+    command.args(["--exact", "child", "--nocapture"]).stdout(Stdio::piped());
     command.env("CASTKEEP_CRASH_DIR", dir.path()).env("CASTKEEP_CRASH_LINES", lines.to_string());
     if let Some(at) = at {
         command.env("CASTKEEP_CRASH_AT", at.to_string());
     }
     let mut child = command.spawn().unwrap();
     let mut told = Told::default();
+    let mut said = Vec::new();
     let out = BufReader::new(child.stdout.take().unwrap());
     if let Some(after) = kill_after {
         // The moment is the point here; nothing is waited for.
@@ -156,8 +157,11 @@ fn run_child(dir: &Dir, at: Option<u64>, lines: u32, kill_after: Option<Duration
             told.commit = commit;
         }
         told.sealed |= line.starts_with("sealed ");
+        said.push(line);
     }
-    told.killed = child.wait().unwrap().code().is_none();
+    let status = child.wait().unwrap();
+    told.killed = status.code().is_none();
+    assert!(told.killed || told.sealed, "the child ended with {status} and said {said:?}");
     told
 }
 

@@ -21,15 +21,27 @@ const GUARD: Duration = Duration::from_secs(60);
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-pub struct Dir(PathBuf);
+/// A directory, and whether it goes away with this value.
+pub struct Dir(PathBuf, bool);
 
 impl Dir {
     pub fn new() -> Self {
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("castkeep-storage-{}-{n}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).unwrap();
-        Self(path)
+        loop {
+            let n = NEXT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("castkeep-storage-{}-{n}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            match fs::create_dir(&path) {
+                Ok(()) => return Self(path, true),
+                // Left by a process that was killed and had the same number.
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(e) => panic!("{}: {e}", path.display()),
+            }
+        }
+    }
+
+    /// One that belongs to somebody else.
+    pub fn borrowed(path: &str) -> Self {
+        Self(PathBuf::from(path), false)
     }
 
     pub fn path(&self) -> &Path {
@@ -135,7 +147,9 @@ impl Dir {
 
 impl Drop for Dir {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        if self.1 {
+            let _ = fs::remove_dir_all(&self.0);
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use castkeep::cast::Header;
 use castkeep::upload::server::Protocol;
@@ -92,6 +93,16 @@ impl Serve {
     pub fn stop(&self) {
         self.signal(Signal::TERM);
     }
+
+    /// SIGTERM, unless it is gone already, and its orderly end.
+    pub fn stop_if_alive(&mut self) {
+        self.signal_if_alive(Signal::TERM);
+        let by = Instant::now() + Duration::from_secs(30);
+        while matches!(self.child.try_wait(), Ok(None)) {
+            assert!(Instant::now() < by, "castkeep serve does not stop");
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
 }
 
 impl Drop for Serve {
@@ -131,6 +142,23 @@ pub fn cutting_proxy(to: SocketAddr, after: usize) -> SocketAddr {
             let Ok(server) = TcpStream::connect(to) else { continue };
             let (from, into) = (client.try_clone().unwrap(), server.try_clone().unwrap());
             let left = Arc::clone(&left);
+            thread::spawn(move || pass(from, into, &left));
+            thread::spawn(move || pass(server, client, &AtomicUsize::new(usize::MAX)));
+        }
+    });
+    addr
+}
+
+/// Passes bytes to a recorder, and cuts each of the first connections after a number of them.
+pub fn flaky_proxy(to: SocketAddr, cuts: Vec<usize>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let mut cuts = cuts.into_iter();
+        for client in listener.incoming().flatten() {
+            let Ok(server) = TcpStream::connect(to) else { continue };
+            let (from, into) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            let left = AtomicUsize::new(cuts.next().unwrap_or(usize::MAX));
             thread::spawn(move || pass(from, into, &left));
             thread::spawn(move || pass(server, client, &AtomicUsize::new(usize::MAX)));
         }

@@ -6,9 +6,13 @@
 #   make full       the same at full length, with the measurements
 #   make interop    other people's peers: Tailscale's Go package, a Go recorder, curl, nghttp
 #   make bench      measurements as ratios within one run
-#   make install    PREFIX=/usr/local DESTDIR=
+#   make dist-c     the C library, packed for each target that can be built here
+#   make install    PREFIX=/usr/local LIBDIR=$(PREFIX)/lib DESTDIR=
 PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
 DESTDIR ?=
+# What the C library has: nothing for the plain client, http2, tls.
+C_FEATURES ?= http2 tls
 CARGO ?= cargo
 NPM ?= npm
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -17,14 +21,14 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 .PHONY: build
 build: web/node_modules/.package-lock.json
 	$(CARGO) build --release --locked
-	$(CARGO) build --release --locked -p castkeep-ffi
+	ci/clib --features "$(C_FEATURES)" build/c
 
 # `ci`, not `install`: exactly what the lock file names.
 web/node_modules/.package-lock.json: web/package.json web/package-lock.json
 	cd web && $(NPM) ci --ignore-scripts --no-audit --no-fund
 	@touch $@
 
-.PHONY: demo check full interop bench header fmt clean
+.PHONY: demo check full interop bench header dist-c fmt clean
 demo: web/node_modules/.package-lock.json
 	$(CARGO) build --release --locked
 	$(TARGET)/release/castkeep demo
@@ -44,6 +48,9 @@ bench:
 header:
 	ci/header
 
+dist-c:
+	ci/dist-c
+
 fmt:
 	$(CARGO) fmt --all
 
@@ -54,11 +61,14 @@ clean:
 # Installs what `make` built; never builds, because it is what runs as root.
 .PHONY: install
 install:
-	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(PREFIX)/include" "$(DESTDIR)$(PREFIX)/lib"
+	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(PREFIX)/include" "$(DESTDIR)$(LIBDIR)/pkgconfig"
 	install -m 0755 "$(TARGET)/release/castkeep" "$(DESTDIR)$(PREFIX)/bin/castkeep"
-	install -m 0644 include/castkeep.h "$(DESTDIR)$(PREFIX)/include/castkeep.h"
-	install -m 0644 "$(TARGET)/release/libcastkeep.a" "$(DESTDIR)$(PREFIX)/lib/libcastkeep.a"
-	install -m 0755 "$(TARGET)/release/libcastkeep.so" "$(DESTDIR)$(PREFIX)/lib/libcastkeep.so"
-	for page in $(wildcard man/*.1); do \
-	    install -D -m 0644 "$$page" "$(DESTDIR)$(PREFIX)/share/man/man1/$$(basename "$$page")" || exit 1; \
+	install -m 0644 build/c/include/*.h "$(DESTDIR)$(PREFIX)/include/"
+	install -m 0644 build/c/lib/libcastkeep.a "$(DESTDIR)$(LIBDIR)/"
+	cp -P build/c/lib/libcastkeep.so* "$(DESTDIR)$(LIBDIR)/"
+	sed -e 's|^prefix=.*|prefix=$(PREFIX)|' -e 's|^libdir=.*|libdir=$(LIBDIR)|' build/c/lib/pkgconfig/castkeep.pc \
+	    >"$(DESTDIR)$(LIBDIR)/pkgconfig/castkeep.pc"
+	for page in $(wildcard man/*.[1-8]); do \
+	    section=$${page##*.}; \
+	    install -D -m 0644 "$$page" "$(DESTDIR)$(PREFIX)/share/man/man$$section/$$(basename "$$page")" || exit 1; \
 	done

@@ -14,4 +14,6 @@
 #![allow(non_camel_case_types, unreachable_pub)]
 
 mod status;
+#[cfg(feature = "test-hooks")]
+mod test_hooks;
 mod version;

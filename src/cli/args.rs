@@ -54,7 +54,7 @@ impl Args {
             let option = match arg {
                 lexopt::Arg::Short('h') => return Ok(Parsed::Help),
                 lexopt::Arg::Long("help") => return Ok(Parsed::Help),
-                lexopt::Arg::Long("config") => {
+                lexopt::Arg::Long("config") if spec.environment => {
                     config = Some(parser.value().map_err(wrong)?.into());
                     continue;
                 }

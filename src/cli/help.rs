@@ -42,7 +42,9 @@ pub(crate) fn of(spec: &Spec) -> String {
     for option in spec.options {
         one(&mut out, option);
     }
-    one(&mut out, &Opt::value("config", "FILE", CONFIG_HELP));
+    if spec.environment {
+        one(&mut out, &Opt::value("config", "FILE", CONFIG_HELP));
+    }
     one(&mut out, &Opt::switch("help", "Prints this.").short('h'));
     if spec.environment {
         let _ = writeln!(
@@ -52,8 +54,11 @@ pub(crate) fn of(spec: &Spec) -> String {
             spec.variable(spec.options.first().map_or("config", |o| o.name))
         );
     }
-    out.push_str("\nexit status:\n      0  it worked\n      1  it failed, a message says why\n");
-    out.push_str("      2  wrong usage, environment or configuration\n");
+    out.push_str("\nexit status:\n");
+    if spec.environment {
+        out.push_str("      0  it worked\n      1  it failed, a message says why\n");
+        out.push_str("      2  wrong usage, environment or configuration\n");
+    }
     for line in spec.exits.trim().lines() {
         let _ = writeln!(out, "      {}", line.trim());
     }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::recording::{self, Settings};
 use super::relay::{self, Job};
-use super::{Args, Exit, Failure, Opt, Spec, config, pty_sys};
+use super::{Args, Exit, Failure, Opt, Spec, config, pty, pty_sys};
 
 pub(crate) const SPEC: Spec = Spec {
     name: "login-shell",
@@ -54,7 +54,9 @@ file nobody is let in.
 
 Make a link named castkeep-login-shell to castkeep, add its path to /etc/shells, and set it with chsh.
 The real shell gets SHELL set to itself, and its name begins with `-` at a login.",
-    exits: "254  recording is required and not possible
+    exits: "254  nobody is let in: recording is required and not possible, or the file or the call is wrong
+126  the shell cannot be run
+127  there is no such shell
 any other status is that of the shell",
     examples: "ln -s castkeep /usr/local/bin/castkeep-login-shell
 chsh -s /usr/local/bin/castkeep-login-shell alice",
@@ -63,6 +65,10 @@ chsh -s /usr/local/bin/castkeep-login-shell alice",
 };
 
 pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
+    refusing(asked(args)).and_then(|command| record(command, false))
+}
+
+fn asked(args: &Args) -> Result<Option<OsString>, Failure> {
     for option in SPEC.options.iter().filter(|o| o.name != "command") {
         if args.is_on_command_line(option.name) {
             return Err(Failure::usage(format!(
@@ -76,11 +82,23 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
         return Err(Failure::usage("login-shell takes no operands, only -c COMMAND"));
     }
     let command = if args.is_on_command_line("command") { args.os("command") } else { None };
-    record(command.map(OsStr::to_owned), false)
+    Ok(command.map(OsStr::to_owned))
 }
 
 /// Called by sshd or login in the place of a shell: `argv0` begins with `-` or is `castkeep-login-shell`.
 pub(crate) fn run_as_shell(argv0: &OsString, arguments: Vec<OsString>) -> Result<Exit, Failure> {
+    let (command, login) = refusing(words(argv0, arguments))?;
+    record(command, login)
+}
+
+/// Whoever cannot be recorded is not let in, whatever the reason: one status says so.
+pub(crate) fn refusing<T>(result: Result<T, Failure>) -> Result<T, Failure> {
+    result.map_err(|e| {
+        Failure::new(format!("{}; the login is refused", e.text())).with_exit(Exit::NOT_RECORDED)
+    })
+}
+
+fn words(argv0: &OsStr, arguments: Vec<OsString>) -> Result<(Option<OsString>, bool), Failure> {
     let mut login = argv0.as_bytes().starts_with(b"-");
     let mut arguments = arguments.into_iter();
     let mut command = None;
@@ -101,10 +119,19 @@ pub(crate) fn run_as_shell(argv0: &OsString, arguments: Vec<OsString>) -> Result
             }
         }
     }
-    record(command, login)
+    Ok((command, login))
 }
 
 fn record(command: Option<OsString>, login: bool) -> Result<Exit, Failure> {
+    let (settings, job) = refusing(prepare(command, login))?;
+    match relay::run(settings, job) {
+        // Where the program could not be run, the status is that of a shell, and the recording says so too.
+        Err(e) if e.exit() == Exit::FAILURE => refusing(Err(e)),
+        done => done,
+    }
+}
+
+fn prepare(command: Option<OsString>, login: bool) -> Result<(Settings, Job), Failure> {
     let path = Path::new(config::DEFAULT_PATH);
     check_owner(path)?;
     let args = Args::from_file(&SPEC, path)?;
@@ -113,8 +140,10 @@ fn record(command: Option<OsString>, login: bool) -> Result<Exit, Failure> {
         .map_err(|e| Failure::new(format!("the user database: {e}")))?
         .ok_or_else(|| Failure::new(format!("there is no user with the id {uid}")))?;
     let shell = shell(&args, &user.name)?;
-    let settings = Settings::from_args(&args)?;
-    relay::run(settings, job(shell, command, login))
+    let mut settings = Settings::from_args(&args)?;
+    // Without a terminal, standard error is the command's: scp and git give every line to their user.
+    settings.quiet |= !pty::is_interactive();
+    Ok((settings, job(shell, command, login)))
 }
 
 /// The shell is the file's to choose. Neither the environment nor the user's own files are asked.
@@ -164,10 +193,7 @@ fn job(shell: PathBuf, command: Option<OsString>, login: bool) -> Job {
 
 /// The file, and every directory above it, belong to root and are written by root alone; none is a link to somewhere else.
 fn check_owner(path: &Path) -> Result<(), Failure> {
-    let refused = |at: &Path, why: &str| {
-        Failure::new(format!("{}: {why}; the login is refused", at.display()))
-            .with_exit(Exit::NOT_RECORDED)
-    };
+    let refused = |at: &Path, why: &str| Failure::new(format!("{}: {why}", at.display()));
     for at in path.ancestors() {
         let facts =
             fs::symlink_metadata(at).map_err(|e| refused(at, &format!("cannot be used: {e}")))?;
@@ -209,7 +235,7 @@ mod tests {
         assert!(missing.text().contains("cannot be used"), "{}", missing.text());
         fs::write(&file, "{}").expect("a file");
         // The directory for temporary files is writable by everybody.
-        let error = check_owner(&file).expect_err("writable by others");
+        let error = refusing(check_owner(&file)).expect_err("writable by others");
         assert_eq!(error.exit(), Exit::NOT_RECORDED);
         fs::remove_dir_all(&dir).expect("removed");
     }

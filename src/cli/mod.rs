@@ -105,7 +105,11 @@ fn dispatch(argv: Vec<OsString>) -> Result<Exit, Failure> {
         }
         name => {
             let command = find(name)?;
-            match Args::parse(command.spec, argv.into_iter().skip(1).collect())? {
+            let mut parsed = Args::parse(command.spec, argv.into_iter().skip(1).collect());
+            if command.spec.name == login_shell::SPEC.name {
+                parsed = login_shell::refusing(parsed);
+            }
+            match parsed? {
                 args::Parsed::Help => {
                     print!("{}", help::of(command.spec));
                     Ok(Exit::OK)

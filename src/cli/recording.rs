@@ -350,9 +350,15 @@ fn metadata(args: &Args) -> Result<Metadata, Failure> {
         local_user: user,
         connection_id: or("connection-id", &connection_id)?,
         node: or("node", host)?,
-        env: std::env::var("TERM").ok().map(|term| vec![("TERM".to_owned(), term)]),
+        env: environment(["TERM", "SSH_TTY"]),
         ..Metadata::default()
     })
+}
+
+/// What of the environment helps whoever reads the recording: the terminal as sshd and `who` know it, and its kind.
+fn environment(names: [&str; 2]) -> Option<Vec<(String, String)>> {
+    let found = names.into_iter().filter_map(|n| Some((n.to_owned(), std::env::var(n).ok()?)));
+    Some(found.collect::<Vec<_>>()).filter(|found| !found.is_empty())
 }
 
 /// How long names may take to be resolved.

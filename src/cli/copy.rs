@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 
+use super::screen::Screen;
 use crate::client::{Session, Stream};
 
 /// What a program's output comes out of, and where it is shown.
@@ -58,6 +59,8 @@ struct State {
     closed: AtomicBool,
     waiting: [Mutex<VecDeque<u8>>; 2],
     by_commit: bool,
+    /// Bytes that wait for the terminal.
+    held: AtomicUsize,
 }
 
 impl Copy {
@@ -75,6 +78,7 @@ impl Copy {
             closed: AtomicBool::new(false),
             waiting: [Mutex::default(), Mutex::default()],
             by_commit,
+            held: AtomicUsize::new(0),
         });
         let mut showers = Vec::new();
         if by_commit {
@@ -106,6 +110,14 @@ impl Copy {
         self.state.stop_bell.ring();
     }
 
+    /// Waits until the terminal has taken what it was given, so that what is said next is not scrolled away; not for long.
+    pub(super) fn settle(&self) {
+        let by = Instant::now() + SETTLE;
+        while self.state.held.load(SeqCst) > 0 && Instant::now() < by {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     pub(super) fn is_done(&self) -> bool {
         self.state.done.load(SeqCst)
     }
@@ -127,10 +139,20 @@ impl Copy {
 
 fn copy(session: &Session, state: &State, mut sources: Vec<Source>) {
     let mut buffer = vec![0; BUFFER_BYTES];
+    let is_terminal = sources.iter().all(|source| !source.is_pipe);
+    let mut screen = if is_terminal && !state.by_commit { Screen::open() } else { None };
     while !sources.is_empty() {
         let mut idle = true;
         let mut ended = false;
+        let full = screen.as_mut().is_some_and(|screen| {
+            screen.advance();
+            state.held.store(screen.waiting(), SeqCst);
+            !screen.has_room()
+        });
         sources.retain(|source| {
+            if full {
+                return true;
+            }
             let n = match rustix::io::read(&source.fd, &mut *buffer) {
                 Ok(0) => return false,
                 Ok(n) => n,
@@ -148,30 +170,34 @@ fn copy(session: &Session, state: &State, mut sources: Vec<Source>) {
                 ended = true;
                 return false;
             }
-            if !state.by_commit && show(source.stream, bytes).is_err() && source.is_pipe {
-                return false;
+            match &mut screen {
+                Some(screen) => screen.show(bytes),
+                None if state.by_commit => {}
+                None => return show(source.stream, bytes).is_ok() || !source.is_pipe,
             }
             true
         });
         if ended {
-            return;
+            break;
         }
         if idle && !sources.is_empty() {
             // Read before the wait: what came before the stop is seen by the read behind it.
             let stop = state.stop.load(SeqCst);
-            let mut fds: Vec<_> = sources
-                .iter()
-                .map(|source| PollFd::new(&source.fd, PollFlags::IN))
-                .chain([PollFd::from_borrowed_fd(state.stop_bell.fd(), PollFlags::IN)])
-                .collect();
-            if stop {
-                fds.pop();
-            }
+            let held = screen.as_ref().filter(|screen| screen.waiting() > 0);
+            let sources = if full { &[] } else { &*sources };
+            let fds = sources.iter().map(|source| PollFd::new(&source.fd, PollFlags::IN));
+            let fds = fds.chain(held.map(|s| PollFd::from_borrowed_fd(s.fd(), PollFlags::OUT)));
+            let bell = PollFd::from_borrowed_fd(state.stop_bell.fd(), PollFlags::IN);
+            let mut fds: Vec<_> = fds.chain((!stop).then_some(bell)).collect();
             let ready = poll(&mut fds, Some(if stop { &QUIET } else { &LONG }));
-            if stop && ready == Ok(0) {
-                return;
+            if stop && !full && ready == Ok(0) {
+                break;
             }
         }
+    }
+    if let Some(screen) = &mut screen {
+        screen.flush(|| state.closed.load(SeqCst));
+        state.held.store(0, SeqCst);
     }
 }
 
@@ -234,6 +260,7 @@ fn lock(queue: &Mutex<VecDeque<u8>>) -> std::sync::MutexGuard<'_, VecDeque<u8>> 
 }
 
 const BUFFER_BYTES: usize = 64 * 1024;
+const SETTLE: Duration = Duration::from_millis(500);
 const LONG: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// A program that has ended says nothing more; something it left behind may go on talking, and is not waited for.
 const QUIET: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };

@@ -23,6 +23,7 @@ mod pty_sys;
 mod record;
 mod recording;
 mod relay;
+mod screen;
 mod serve;
 mod signals;
 mod spec;

@@ -281,7 +281,7 @@ impl Relay {
                 return running.status;
             }
             self.heed_signals(&running);
-            self.heed_termination(&running);
+            self.heed_termination(&running, copy);
             if let Some(by) = self.ends {
                 let now = Instant::now();
                 if now >= by && !running.killed {
@@ -318,10 +318,11 @@ impl Relay {
         }
     }
 
-    fn heed_termination(&mut self, running: &Running) {
+    fn heed_termination(&mut self, running: &Running, copy: &Copy) {
         if self.terminated.is_some() || !self.session.is_terminated() {
             return;
         }
+        copy.settle();
         let message = self.session.terminated().unwrap_or_default();
         // The message is for a terminal as the user knows it.
         self.raw = None;

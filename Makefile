@@ -13,6 +13,7 @@ LIBDIR ?= $(PREFIX)/lib
 DESTDIR ?=
 # What the C library has: nothing for the plain client, http2, tls.
 C_FEATURES ?= http2 tls
+C_LIBRARY ?= build/c
 CARGO ?= cargo
 NPM ?= npm
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -21,7 +22,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 .PHONY: build
 build: web/node_modules/.package-lock.json
 	$(CARGO) build --release --locked
-	ci/clib --features "$(C_FEATURES)" build/c
+	ci/clib --features "$(C_FEATURES)" $(C_LIBRARY)
 
 # `ci`, not `install`: exactly what the lock file names.
 web/node_modules/.package-lock.json: web/package.json web/package-lock.json
@@ -63,10 +64,10 @@ clean:
 install:
 	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(PREFIX)/include" "$(DESTDIR)$(LIBDIR)/pkgconfig"
 	install -m 0755 "$(TARGET)/release/castkeep" "$(DESTDIR)$(PREFIX)/bin/castkeep"
-	install -m 0644 build/c/include/*.h "$(DESTDIR)$(PREFIX)/include/"
-	install -m 0644 build/c/lib/libcastkeep.a "$(DESTDIR)$(LIBDIR)/"
-	cp -P build/c/lib/libcastkeep.so* "$(DESTDIR)$(LIBDIR)/"
-	sed -e 's|^prefix=.*|prefix=$(PREFIX)|' -e 's|^libdir=.*|libdir=$(LIBDIR)|' build/c/lib/pkgconfig/castkeep.pc \
+	install -m 0644 "$(C_LIBRARY)"/include/*.h "$(DESTDIR)$(PREFIX)/include/"
+	install -m 0644 "$(C_LIBRARY)/lib/libcastkeep.a" "$(DESTDIR)$(LIBDIR)/"
+	cp -P "$(C_LIBRARY)"/lib/libcastkeep.so* "$(DESTDIR)$(LIBDIR)/"
+	sed -e 's|^prefix=.*|prefix=$(PREFIX)|' -e 's|^libdir=.*|libdir=$(LIBDIR)|' "$(C_LIBRARY)/lib/pkgconfig/castkeep.pc" \
 	    >"$(DESTDIR)$(LIBDIR)/pkgconfig/castkeep.pc"
 	for page in $(wildcard man/*.[1-8]); do \
 	    section=$${page##*.}; \

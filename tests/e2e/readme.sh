@@ -73,11 +73,13 @@ install() {
     # Takes what is there, as `make install` does; a release build is not made for it.
     mkdir -p t/release
     cp "$bin" t/release/castkeep
-    cargo build --quiet --locked --manifest-path "$root/Cargo.toml" -p castkeep-ffi
-    cp "$target/debug/libcastkeep.a" "$target/debug/libcastkeep.so" t/release/
-    CARGO_TARGET_DIR=$PWD/t make -s -C "$root" install PREFIX=/opt/ck DESTDIR="$PWD/stage"
-    for file in bin/castkeep include/castkeep.h lib/libcastkeep.a lib/libcastkeep.so; do
+    "$root/ci/clib" "$PWD/c"
+    CARGO_TARGET_DIR=$PWD/t make -s -C "$root" install PREFIX=/opt/ck LIBDIR=/opt/ck/lib/here C_LIBRARY="$PWD/c" DESTDIR="$PWD/stage"
+    for file in bin/castkeep include/castkeep.h lib/here/libcastkeep.a lib/here/libcastkeep.so share/man/man1/castkeep.1; do
         [ -s "stage/opt/ck/$file" ] || fail "$file is not installed"
     done
     stage/opt/ck/bin/castkeep --version >/dev/null
+    export PKG_CONFIG_PATH=$PWD/stage/opt/ck/lib/here/pkgconfig PKG_CONFIG_SYSROOT_DIR=$PWD/stage
+    cc "$root/ffi/ctest/header.c" $(pkg-config --cflags --libs castkeep) -o header
+    LD_LIBRARY_PATH=$PWD/stage/opt/ck/lib/here ./header || fail "a program with the installed library: $?"
 }

@@ -313,7 +313,8 @@ fn connections_cut_again_and_again_are_resumed() {
 
 #[test]
 fn with_release_commit_what_was_shown_is_stored_though_the_client_is_killed() {
-    for round in 0..rounds() {
+    let mut moments = Moments::new("SIGKILL of both");
+    for _ in 0..rounds() {
         let (dir, out) = (Dir::new(), Dir::new());
         let mut server = Serve::start(&dir.0);
         let shown = out.0.join("shown");
@@ -321,7 +322,7 @@ fn with_release_commit_what_was_shown_is_stored_though_the_client_is_killed() {
             record(&[server.addr], &["--enforce", "--release", "commit"], &["sh", "-c", &seq()]);
         command.stdout(File::create(&shown).unwrap()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
-        let moment = u64::from(1 + round * 300_000);
+        let moment = moments.below(MOMENTS);
         wait_until("something shown", || std::fs::metadata(&shown).unwrap().len() > moment);
         child.kill().unwrap();
         child.wait().unwrap();

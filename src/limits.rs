@@ -35,6 +35,12 @@ pub const RING_DEFAULT_BYTES: usize = 256 * 1024;
 /// Ring of `record` and `login-shell`: the rate is bounded by ring / commit latency.
 pub const RING_THROUGHPUT_BYTES: usize = 4 * 1024 * 1024;
 
+// ---- file transfers ----
+
+/// Recorded of each stream of a file transfer unless configured: enough for what was asked for and answered at its start, little
+/// against the files.
+pub const TRANSFER_BYTES: u64 = 64 * 1024;
+
 // ---- client deadlines (docs/protocol.md §3.7) ----
 
 /// One dial, TLS included: upstream's value.

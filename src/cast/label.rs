@@ -8,12 +8,21 @@ pub const STDOUT: &str = "castkeep:stdout";
 pub const TERMINATED: &str = "castkeep:terminated";
 /// Begins the marker for a signal that ended the program; its name follows.
 pub const SIGNAL: &str = "castkeep:signal ";
-/// Begins the marker for output that was shown and not recorded: `castkeep:gap bytes=<n> ms=<n>`.
+/// Begins the marker for output that was shown and not recorded: `castkeep:gap bytes=<n> ms=<n>`. Where the bytes were left out by
+/// policy, ` sha256=<hex> stream=<name>` follows.
 pub const GAP: &str = "castkeep:gap ";
+/// Begins the marker where recording the volume of a file transfer ends: `castkeep:capped stream=<name> after=<n>`. A gap follows.
+pub const CAPPED: &str = "castkeep:capped ";
+/// The connection of the user was lost, or they closed it.
+pub const DISCONNECTED: &str = "castkeep:disconnected";
+/// Files are transferred, and not recorded, by the server that `sftp` talks to. At its end `castkeep:sftp read=<n> written=<n>` says
+/// how many bytes it moved, from and to files included.
+pub const SFTP: &str = "castkeep:sftp";
 
 /// Bytes and milliseconds of a gap marker.
 #[must_use]
 pub fn parse_gap(label: &str) -> Option<(u64, u64)> {
-    let (bytes, ms) = label.strip_prefix(GAP)?.strip_prefix("bytes=")?.split_once(" ms=")?;
+    let (bytes, rest) = label.strip_prefix(GAP)?.strip_prefix("bytes=")?.split_once(" ms=")?;
+    let ms = rest.split(' ').next()?;
     Some((bytes.parse().ok()?, ms.parse().ok()?))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -11,7 +11,9 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 
 use super::screen::Screen;
+use super::volume::Volume;
 use crate::client::{Session, Stream};
+use crate::error::Error;
 
 /// What a program's output comes out of, and where it is shown.
 pub(super) struct Source {
@@ -19,6 +21,8 @@ pub(super) struct Source {
     pub(super) stream: Stream,
     /// A pipe whose reader went away is closed towards the program too; a terminal stays.
     pub(super) is_pipe: bool,
+    /// How much of it is recorded; none: everything.
+    pub(super) volume: Option<Volume>,
 }
 
 /// An event that another thread can be waited for with.
@@ -58,16 +62,19 @@ struct State {
     /// The recording has ended: what is not released now never is.
     closed: AtomicBool,
     waiting: [Mutex<VecDeque<u8>>; 2],
+    /// Bytes that the threads that show have taken and written.
+    shown: [AtomicU64; 2],
     by_commit: bool,
     /// Bytes that wait for the terminal.
     held: AtomicUsize,
 }
 
 impl Copy {
-    /// `bell` is rung when everything was copied.
+    /// `bell` is rung when everything was copied. `screen` shows what is not held until it is stored.
     pub(super) fn start(
         session: &Arc<Session>,
         sources: Vec<Source>,
+        screen: Option<Screen>,
         by_commit: bool,
         bell: Arc<Bell>,
     ) -> std::io::Result<Self> {
@@ -77,6 +84,7 @@ impl Copy {
             done: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             waiting: [Mutex::default(), Mutex::default()],
+            shown: [AtomicU64::new(0), AtomicU64::new(0)],
             by_commit,
             held: AtomicUsize::new(0),
         });
@@ -99,7 +107,7 @@ impl Copy {
                 }
             }
             let done = Done(copied, bell);
-            copy(&session, &done.0, sources);
+            copy(&session, &done.0, sources, screen);
         })?;
         Ok(Self { state, copier, showers })
     }
@@ -137,10 +145,9 @@ impl Copy {
     }
 }
 
-fn copy(session: &Session, state: &State, mut sources: Vec<Source>) {
+fn copy(session: &Session, state: &State, mut sources: Vec<Source>, mut screen: Option<Screen>) {
     let mut buffer = vec![0; BUFFER_BYTES];
-    let is_terminal = sources.iter().all(|source| !source.is_pipe);
-    let mut screen = if is_terminal && !state.by_commit { Screen::open() } else { None };
+    let mut recorded = [0u64; 2];
     while !sources.is_empty() {
         let mut idle = true;
         let mut ended = false;
@@ -149,19 +156,24 @@ fn copy(session: &Session, state: &State, mut sources: Vec<Source>) {
             state.held.store(screen.waiting(), SeqCst);
             !screen.has_room()
         });
-        sources.retain(|source| {
+        sources.retain_mut(|source| {
             if full {
                 return true;
             }
             let n = match rustix::io::read(&source.fd, &mut *buffer) {
-                Ok(0) => return false,
+                Ok(0) => return source.end(session),
                 Ok(n) => n,
                 Err(Errno::AGAIN | Errno::INTR) => return true,
                 // EIO: nothing has the terminal open any more.
-                Err(_) => return false,
+                Err(_) => return source.end(session),
             };
             idle = false;
-            let bytes = &buffer[..n];
+            let before = source.volume.as_ref().and_then(Volume::begins).is_some();
+            let (bytes, beyond) = match &mut source.volume {
+                Some(volume) => volume.take(&buffer[..n]),
+                None => (&buffer[..n], &[][..]),
+            };
+            recorded[index(source.stream)] += bytes.len() as u64;
             if state.by_commit {
                 // Before it is given away: it may be released at once.
                 lock(&state.waiting[index(source.stream)]).extend(bytes);
@@ -173,9 +185,24 @@ fn copy(session: &Session, state: &State, mut sources: Vec<Source>) {
             match &mut screen {
                 Some(screen) => screen.show(bytes),
                 None if state.by_commit => {}
-                None => return show(source.stream, bytes).is_ok() || !source.is_pipe,
+                None => {
+                    if show(source.stream, bytes).is_err() && source.is_pipe {
+                        return source.end(session);
+                    }
+                }
             }
-            true
+            if beyond.is_empty() {
+                return true;
+            }
+            if !before && let Some(label) = source.volume.as_ref().and_then(Volume::begins) {
+                mark(session, &label);
+            }
+            // Behind what was recorded, and not once the session is over.
+            if !await_shown(session, state, source.stream, recorded[index(source.stream)]) {
+                ended = true;
+                return false;
+            }
+            show(source.stream, beyond).is_ok() || source.end(session)
         });
         if ended {
             break;
@@ -184,20 +211,66 @@ fn copy(session: &Session, state: &State, mut sources: Vec<Source>) {
             // Read before the wait: what came before the stop is seen by the read behind it.
             let stop = state.stop.load(SeqCst);
             let held = screen.as_ref().filter(|screen| screen.waiting() > 0);
-            let sources = if full { &[] } else { &*sources };
-            let fds = sources.iter().map(|source| PollFd::new(&source.fd, PollFlags::IN));
+            let polled = if full { &[] } else { &*sources };
+            let fds = polled.iter().map(|source| PollFd::new(&source.fd, PollFlags::IN));
             let fds = fds.chain(held.map(|s| PollFd::from_borrowed_fd(s.fd(), PollFlags::OUT)));
             let bell = PollFd::from_borrowed_fd(state.stop_bell.fd(), PollFlags::IN);
-            let mut fds: Vec<_> = fds.chain((!stop).then_some(bell)).collect();
+            let fds = fds.chain((!stop).then_some(bell));
+            // A reader that went away is known to the program at once, and not only when it writes.
+            let pipes: Vec<_> = polled.iter().filter(|s| s.is_pipe).map(|s| s.stream).collect();
+            let readers =
+                pipes.iter().map(|s| PollFd::from_borrowed_fd(fd_of(*s), PollFlags::empty()));
+            let mut fds: Vec<_> = fds.chain(readers).collect();
             let ready = poll(&mut fds, Some(if stop { &QUIET } else { &LONG }));
+            let last = fds.len() - pipes.len();
+            let gone: Vec<_> = (fds[last..].iter().zip(pipes))
+                .filter(|(fd, _)| fd.revents().intersects(PollFlags::ERR | PollFlags::HUP))
+                .map(|(_, stream)| stream)
+                .collect();
+            drop(fds);
             if stop && !full && ready == Ok(0) {
                 break;
             }
+            sources.retain_mut(|source| !gone.contains(&source.stream) || source.end(session));
         }
+    }
+    for source in &mut sources {
+        source.end(session);
     }
     if let Some(screen) = &mut screen {
         screen.flush(|| state.closed.load(SeqCst));
         state.held.store(0, SeqCst);
+    }
+}
+
+impl Source {
+    /// Nothing more comes from here, or goes anywhere: says what was left out. Gives false, for `retain`.
+    fn end(&mut self, session: &Session) -> bool {
+        if let Some(label) = self.volume.as_mut().and_then(Volume::finish) {
+            mark(session, &label);
+        }
+        false
+    }
+}
+
+/// Puts in a marker, as soon as there is room; not for long.
+pub(super) fn mark(session: &Session, label: &str) {
+    let by = Instant::now() + MARK_WAIT;
+    while session.marker(label) == Err(Error::Full) && Instant::now() < by {
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Waits until so many recorded bytes are shown; false when the session ends before.
+fn await_shown(session: &Session, state: &State, stream: Stream, recorded: u64) -> bool {
+    loop {
+        if session.is_terminated() || state.closed.load(SeqCst) {
+            return false;
+        }
+        if !state.by_commit || state.shown[index(stream)].load(SeqCst) >= recorded {
+            return true;
+        }
+        thread::sleep(Duration::from_millis(2));
     }
 }
 
@@ -225,15 +298,13 @@ fn show_released(session: &Session, state: &State, stream: Stream) {
             }
         }
         gone = gone || show(stream, &bytes).is_err();
+        state.shown[index(stream)].store(shown, SeqCst);
     }
 }
 
 /// Writes everything.
 fn show(stream: Stream, mut bytes: &[u8]) -> Result<(), Errno> {
-    let fd = match stream {
-        Stream::Stdout => rustix::stdio::stdout(),
-        Stream::Stderr => rustix::stdio::stderr(),
-    };
+    let fd = fd_of(stream);
     while !bytes.is_empty() {
         match rustix::io::write(fd, bytes) {
             Ok(n) => bytes = &bytes[n..],
@@ -248,6 +319,13 @@ fn show(stream: Stream, mut bytes: &[u8]) -> Result<(), Errno> {
     Ok(())
 }
 
+fn fd_of(stream: Stream) -> BorrowedFd<'static> {
+    match stream {
+        Stream::Stdout => rustix::stdio::stdout(),
+        Stream::Stderr => rustix::stdio::stderr(),
+    }
+}
+
 const fn index(stream: Stream) -> usize {
     match stream {
         Stream::Stdout => 0,
@@ -260,6 +338,8 @@ fn lock(queue: &Mutex<VecDeque<u8>>) -> std::sync::MutexGuard<'_, VecDeque<u8>> 
 }
 
 const BUFFER_BYTES: usize = 64 * 1024;
+/// How long a marker waits for room.
+const MARK_WAIT: Duration = Duration::from_secs(5);
 const SETTLE: Duration = Duration::from_millis(500);
 const LONG: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// A program that has ended says nothing more; something it left behind may go on talking, and is not waited for.

@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod args;
+mod asked;
 mod cat;
 mod config;
 mod copy;
@@ -15,6 +16,7 @@ mod join;
 mod locate;
 mod login_shell;
 mod ls;
+mod nesting;
 mod play;
 mod player;
 mod progress;
@@ -30,6 +32,8 @@ mod spec;
 mod stream;
 mod suggest;
 mod transcript;
+mod trusted;
+mod volume;
 
 use std::ffi::OsString;
 
@@ -65,7 +69,7 @@ pub fn main(argv: Vec<OsString>) -> Exit {
     let mut argv = argv.into_iter();
     let argv0 = argv.next().unwrap_or_default();
     let result = if is_login_shell(&argv0) {
-        login_shell::run_as_shell(&argv0, argv.collect())
+        login_shell::run_as_shell(argv0, argv.collect())
     } else {
         dispatch(argv.collect())
     };

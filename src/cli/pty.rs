@@ -2,18 +2,19 @@
 
 use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{
-    LocalModes, OptionalActions, Termios, Winsize, isatty, tcgetattr, tcgetpgrp, tcgetwinsize,
-    tcsetattr, tcsetwinsize,
+    LocalModes, OptionalActions, Termios, Winsize, ioctl_tiocexcl, ioctl_tiocnxcl, isatty,
+    tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr, tcsetwinsize,
 };
 
 use super::pty_sys;
@@ -94,6 +95,7 @@ impl Pty {
 #[derive(Debug)]
 pub(super) struct RawMode {
     before: Termios,
+    exclusive: bool,
 }
 
 impl RawMode {
@@ -102,7 +104,14 @@ impl RawMode {
         let mut raw = before.clone();
         raw.make_raw();
         tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &raw)?;
-        Ok(Self { before })
+        Ok(Self { before, exclusive: false })
+    }
+
+    /// Nobody but root opens this terminal from here on, though it belongs to the user: what a program wrote there would be shown and
+    /// not be recorded.
+    pub(super) fn close_to_others(&mut self) {
+        self.exclusive = true;
+        close_terminal(rustix::stdio::stdin());
     }
 
     /// How the terminal was.
@@ -115,7 +124,29 @@ impl Drop for RawMode {
     fn drop(&mut self) {
         // Drain: what the program showed last is for the terminal as the program left it. A terminal that is gone needs nothing.
         let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Drain, &self.before);
+        if self.exclusive {
+            let _ = ioctl_tiocnxcl(rustix::stdio::stdin());
+        }
     }
+}
+
+/// See [`RawMode::close_to_others`]. Nothing happens to what is no terminal.
+pub(super) fn close_terminal(fd: BorrowedFd<'_>) {
+    let _ = ioctl_tiocexcl(fd);
+}
+
+/// Whether the user's terminal went away.
+pub(super) fn is_hung_up() -> bool {
+    let stdout = rustix::stdio::stdout();
+    let mut fds = [PollFd::from_borrowed_fd(stdout, PollFlags::empty())];
+    isatty_or_hung_up(stdout)
+        && poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok()
+        && fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
+}
+
+/// A terminal that was hung up answers EIO, anything else ENOTTY.
+fn isatty_or_hung_up(fd: BorrowedFd<'_>) -> bool {
+    !matches!(tcgetattr(fd), Err(Errno::NOTTY))
 }
 
 /// Whether a person sits in front of it: the program gets a terminal then.

@@ -8,6 +8,8 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::ptr;
 
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+
 /// Makes the child the leader of a session of its own, with its standard input as the controlling terminal.
 pub(super) fn own_terminal(command: &mut Command) {
     // SAFETY: between fork and exec only async-signal-safe calls are allowed: both are plain system calls, nothing is allocated and
@@ -21,7 +23,38 @@ pub(super) fn own_terminal(command: &mut Command) {
     }
 }
 
-/// Name, home and shell of a user, by what the system's user database says (the environment belongs to the user).
+/// Makes the child the leader of a session without a terminal.
+pub(super) fn no_terminal(command: &mut Command) {
+    // SAFETY: as above.
+    unsafe {
+        command.pre_exec(|| {
+            rustix::process::setsid()?;
+            Ok(())
+        });
+    }
+}
+
+/// Takes variables out of the environment of this process, and gives those that were there.
+pub(super) fn take_variables(names: &[&str]) -> Vec<(OsString, OsString)> {
+    let taken = names.iter().filter_map(|name| Some((name.into(), std::env::var_os(name)?)));
+    let taken = taken.collect();
+    for name in names {
+        // SAFETY: called by the one thread that there is, before any other is started.
+        unsafe { std::env::remove_var(name) };
+    }
+    taken
+}
+
+/// How much a child read and wrote, once it has ended and as long as nobody has waited for it.
+pub(super) fn moved_when_ended(pid: Pid) -> Option<String> {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+    waitid(WaitId::Pid(pid), options).ok()??;
+    let counts = std::fs::read_to_string(format!("/proc/{}/io", pid.as_raw_pid())).ok()?;
+    let count = |name: &str| counts.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    Some(format!("read={} written={}", count("rchar:")?, count("wchar:")?))
+}
+
+/// Name and home of a user, by what the system's user database says (the environment belongs to the user).
 pub(super) fn user(uid: u32) -> io::Result<Option<User>> {
     let mut buffer = vec![0; 1024];
     loop {
@@ -43,7 +76,7 @@ pub(super) fn user(uid: u32) -> io::Result<Option<User>> {
                     let text = unsafe { CStr::from_ptr(field) };
                     OsStr::from_bytes(text.to_bytes()).to_owned()
                 };
-                return Ok(Some(User { name: text(entry.pw_name) }));
+                return Ok(Some(User { name: text(entry.pw_name), home: text(entry.pw_dir) }));
             }
             libc::ERANGE if buffer.len() < 1 << 20 => buffer.resize(buffer.len() * 2, 0),
             libc::EINTR => {}
@@ -56,4 +89,5 @@ pub(super) fn user(uid: u32) -> io::Result<Option<User>> {
 #[derive(Debug)]
 pub(super) struct User {
     pub(super) name: OsString,
+    pub(super) home: OsString,
 }

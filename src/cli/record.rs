@@ -63,20 +63,8 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
 fn job(operands: &[OsString], shell: Option<OsString>) -> Job {
     let Some((program, arguments)) = operands.split_first() else {
         let shell = shell.filter(|s| !s.is_empty()).unwrap_or_else(|| "/bin/sh".into());
-        return Job {
-            program: shell,
-            arguments: Vec::new(),
-            name: None,
-            environment: Vec::new(),
-            command: None,
-        };
+        return Job::new(shell, Vec::new(), None);
     };
     let words: Vec<_> = operands.iter().map(|word| word.to_string_lossy()).collect();
-    Job {
-        program: program.clone(),
-        arguments: arguments.to_vec(),
-        name: None,
-        environment: Vec::new(),
-        command: Some(words.join(" ")),
-    }
+    Job::new(program.clone(), arguments.to_vec(), Some(words.join(" ")))
 }

@@ -13,11 +13,14 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-use super::copy::{Bell, Copy, Source};
+use super::copy::{Bell, Copy, Source, mark};
 use super::pty::{self, Pty, RawMode};
 use super::recording::Settings;
+use super::screen::Screen;
 use super::signals::{self, Signals};
-use super::{Exit, Failure};
+use super::volume::Volume;
+use super::{Exit, Failure, pty_sys};
+use crate::cast::label;
 use crate::cast::text::escape_control;
 use crate::client::{
     self, Client, ClientConfig, Level, LogSink, Outcome, RecorderAddr, Release, Session, Start,
@@ -34,12 +37,38 @@ pub(super) struct Job {
     pub(super) environment: Vec<(OsString, OsString)>,
     /// For the recording; none for a shell.
     pub(super) command: Option<String>,
+    /// Without a terminal: how much of each stream is recorded; none: everything.
+    pub(super) volume_bytes: Option<u64>,
+    /// Nobody but us may open the user's terminal while the program runs.
+    pub(super) exclusive: bool,
+    /// A file server: it has our own standard input and output, and nothing of what goes through them is recorded.
+    pub(super) is_sftp: bool,
+}
+
+impl Job {
+    /// With everything as it is for `record`.
+    pub(super) fn new(
+        program: OsString,
+        arguments: Vec<OsString>,
+        command: Option<String>,
+    ) -> Self {
+        Self {
+            program,
+            arguments,
+            name: None,
+            environment: Vec::new(),
+            command,
+            volume_bytes: None,
+            exclusive: false,
+            is_sftp: false,
+        }
+    }
 }
 
 /// Records a program and gives back its exit status; does not come back when a signal ended it.
 pub(super) fn run(settings: Settings, job: Job) -> Result<Exit, Failure> {
     let signals = Signals::catch().map_err(|e| Failure::new(format!("signals: {e}")))?;
-    let interactive = pty::is_interactive();
+    let interactive = pty::is_interactive() && !job.is_sftp;
     let Settings { decision, mut metadata, ring_bytes, close_wait, quiet, verbose, unresolved } =
         settings;
     let talk = Talk { quiet };
@@ -52,6 +81,9 @@ pub(super) fn run(settings: Settings, job: Job) -> Result<Exit, Failure> {
         }
     }
     metadata.command.clone_from(&job.command);
+    if job.is_sftp {
+        metadata.kind = "subsystem".to_owned();
+    }
     if interactive {
         let size = pty::outer_size();
         metadata.size = (size.ws_col, size.ws_row);
@@ -108,6 +140,7 @@ pub(super) fn run(settings: Settings, job: Job) -> Result<Exit, Failure> {
         record_input,
         raw: None,
         pty: None,
+        input_volume: job.volume_bytes.map(|bytes| Volume::new("stdin", bytes)),
         ends: None,
         terminated: None,
     };
@@ -181,6 +214,7 @@ struct Relay {
     record_input: bool,
     raw: Option<RawMode>,
     pty: Option<Pty>,
+    input_volume: Option<Volume>,
     /// When patience ends: the program was told to end, by a signal or because its recording failed.
     ends: Option<Instant>,
     terminated: Option<String>,
@@ -192,6 +226,7 @@ struct Running {
     pid: Pid,
     /// It leads a process group of its own.
     leads: bool,
+    is_sftp: bool,
     status: Option<ExitStatus>,
     killed: bool,
 }
@@ -212,8 +247,14 @@ impl Relay {
             command.arg0(name);
         }
         let (child, input, sources, leads);
+        let mut screen = None;
         if interactive {
-            let raw = RawMode::enter()?;
+            let mut raw = RawMode::enter()?;
+            // Before nobody can open it any more, us included.
+            screen = if self.by_commit { None } else { Screen::open() };
+            if job.exclusive {
+                raw.close_to_others();
+            }
             let (pty, slave) = Pty::open(Some(raw.before()), pty::outer_size())?;
             self.raw = Some(raw);
             if std::env::var_os("SSH_TTY").is_some() {
@@ -227,8 +268,18 @@ impl Relay {
                 fd: pty.master().try_clone()?,
                 stream: Stream::Stdout,
                 is_pipe: false,
+                volume: None,
             }];
             self.pty = Some(pty);
+        } else if job.is_sftp {
+            leads = std::fs::File::open("/dev/tty").is_err();
+            if leads {
+                command.process_group(0);
+            }
+            mark(&self.session, label::SFTP);
+            child = command.spawn()?;
+            input = Input::new(None);
+            sources = Vec::new();
         } else {
             // With a terminal around, the program stays in the group that the terminal's keys signal.
             leads = std::fs::File::open("/dev/tty").is_err();
@@ -253,15 +304,19 @@ impl Relay {
                 if let Some(fd) = fd {
                     // Large pipes mean few turns for a program that says much.
                     let _ = rustix::pipe::fcntl_setpipe_size(&fd, PIPE_BYTES);
-                    pipes.push(Source { fd: unblocked(fd)?, stream, is_pipe: true });
+                    let name = if stream == Stream::Stdout { "stdout" } else { "stderr" };
+                    let volume = job.volume_bytes.map(|bytes| Volume::new(name, bytes));
+                    pipes.push(Source { fd: unblocked(fd)?, stream, is_pipe: true, volume });
                 }
             }
             (child, sources) = (started, pipes);
         }
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| io::Error::other("no process id"))?;
-        let copy = Copy::start(&self.session, sources, self.by_commit, Arc::clone(&self.bell))?;
-        let running = Running { child, pid, leads, status: None, killed: false };
+        let bell = Arc::clone(&self.bell);
+        let copy = Copy::start(&self.session, sources, screen, self.by_commit, bell)?;
+        let is_sftp = job.is_sftp;
+        let running = Running { child, pid, leads, is_sftp, status: None, killed: false };
         Ok(((running, input), copy))
     }
 
@@ -272,6 +327,11 @@ impl Relay {
             self.signals.rise();
             self.bell.rise();
             if running.status.is_none() {
+                if running.is_sftp
+                    && let Some(moved) = pty_sys::moved_when_ended(running.pid)
+                {
+                    mark(&self.session, &format!("{} {moved}", label::SFTP));
+                }
                 running.status = running.child.try_wait().ok().flatten();
                 if running.status.is_some() && self.pty.is_some() {
                     copy.stop();
@@ -311,6 +371,9 @@ impl Relay {
                 // The terminal gave it to the program as well.
                 continue;
             }
+            if signal == Signal::HUP && pty::is_hung_up() {
+                let _ = self.session.marker(label::DISCONNECTED);
+            }
             running.signal(self.pty.as_ref(), signal);
             if !keys {
                 self.end_within(END_WAIT);
@@ -339,7 +402,7 @@ impl Relay {
     }
 
     /// Waits for a signal, the recording, the program's end, or something typed, and passes that on.
-    fn wait(&self, input: &mut Input) {
+    fn wait(&mut self, input: &mut Input) {
         let pause = self.ends.map_or(TICK, |by| {
             let left = by.saturating_duration_since(Instant::now());
             if left.is_zero() { Duration::from_millis(50) } else { left.min(TICK) }
@@ -372,13 +435,17 @@ impl Relay {
         input.pass_on();
     }
 
-    fn read_input(&self, input: &mut Input) {
+    fn read_input(&mut self, input: &mut Input) {
         let mut typed = [0; 4096];
         match rustix::io::read(rustix::stdio::stdin(), &mut typed) {
             Err(Errno::INTR | Errno::AGAIN) => {}
             Ok(n) if n > 0 => {
                 let typed = &typed[..n];
                 if self.record_input {
+                    let typed = match &mut self.input_volume {
+                        Some(volume) => volume.take(typed).0,
+                        None => typed,
+                    };
                     if self.pty.as_ref().is_none_or(Pty::echoes) {
                         self.session.input(typed);
                     } else {
@@ -392,7 +459,12 @@ impl Relay {
                 input.held.extend_from_slice(typed);
             }
             // The end: of a pipe, or of a terminal that went away, for which SIGHUP comes.
-            _ => input.end(),
+            _ => {
+                if let Some(label) = self.input_volume.as_mut().and_then(Volume::finish) {
+                    mark(&self.session, &label);
+                }
+                input.end();
+            }
         }
     }
 }

@@ -9,6 +9,7 @@
 extern crate alloc;
 
 pub mod cast;
+mod chunks;
 pub mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]

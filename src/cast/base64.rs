@@ -2,6 +2,8 @@
 
 use alloc::vec::Vec;
 
+use crate::chunks;
+
 /// Writes the base64 of `head` followed by `body` to the front of `out`; how many bytes that are, or none when `out` is too small.
 ///
 /// Two slices, because the bytes of an event begin with what was carried over. `head` is short.
@@ -24,9 +26,9 @@ pub(super) fn encode(head: &[u8], body: &[u8], out: &mut [u8]) -> Option<usize> 
             (*four, room, filled) = (quad(group), rest, 0);
         }
     }
-    let (threes, last) = body.as_chunks::<3>();
-    let (fours, rest) = room.split_at_mut_checked(threes.len().saturating_mul(4))?;
-    for (four, three) in fours.as_chunks_mut::<4>().0.iter_mut().zip(threes) {
+    let (threes, last) = chunks::of::<3>(body);
+    let (fours, rest) = room.split_at_mut_checked((body.len() / 3).saturating_mul(4))?;
+    for (four, three) in chunks::of_mut::<4>(fours).zip(threes) {
         *four = quad(*three);
     }
     room = rest;
@@ -52,8 +54,8 @@ pub(super) fn encode(head: &[u8], body: &[u8], out: &mut [u8]) -> Option<usize> 
 
 /// The bytes behind base64 text; none when it is not base64.
 pub(super) fn decode(text: &[u8]) -> Option<Vec<u8>> {
-    let (fours, []) = text.as_chunks::<4>() else { return None };
-    let mut bytes = Vec::with_capacity(fours.len().saturating_mul(3));
+    let (fours, []) = chunks::of::<4>(text) else { return None };
+    let mut bytes = Vec::with_capacity((text.len() / 4).saturating_mul(3));
     let mut ended = false;
     for four in fours {
         if ended {

@@ -290,13 +290,17 @@ fn unescape_unit<'a>(text: &'a str, out: &mut String) -> &'a str {
         return text;
     };
     let rest = text.get(4..).unwrap_or_default();
-    if let 0xd800..=0xdbff = first
-        && let Some(second @ 0xdc00..=0xdfff) = rest.strip_prefix("\\u").and_then(unit)
+    let second = match first {
+        0xd800..=0xdbff => rest.strip_prefix("\\u").and_then(unit),
+        _ => None,
+    };
+    if let Some(second @ 0xdc00..=0xdfff) = second {
         // The pair counts from U+10000.
-        && let Some(c) = char::from_u32((first & 0x3ff).wrapping_add(0x40) << 10 | second & 0x3ff)
-    {
-        out.push(c);
-        return rest.get(6..).unwrap_or_default();
+        let pair = char::from_u32((first & 0x3ff).wrapping_add(0x40) << 10 | second & 0x3ff);
+        if let Some(c) = pair {
+            out.push(c);
+            return rest.get(6..).unwrap_or_default();
+        }
     }
     out.push(char::from_u32(first).unwrap_or(char::REPLACEMENT_CHARACTER));
     rest

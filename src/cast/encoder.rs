@@ -184,10 +184,9 @@ impl Encoder {
             return Encoded::default();
         }
         let mut line = Cursor::new(out);
-        if let Lane::Output(stream) = lane
-            && stream != self.current
-        {
-            line.marker(time, marker_of(stream));
+        match lane {
+            Lane::Output(stream) if stream != self.current => line.marker(time, marker_of(stream)),
+            _ => {}
         }
         line.begin(time, lane.code());
         let start = line.at;
@@ -558,7 +557,10 @@ const fn marker_of(stream: Stream) -> &'static str {
 
 /// The front of a text, whole characters, at most `most` bytes.
 fn cut(text: &str, most: usize) -> &str {
-    text.get(..text.floor_char_boundary(most)).unwrap_or(text)
+    if text.len() <= most {
+        return text;
+    }
+    (0..=most).rev().find_map(|end| text.get(..end)).unwrap_or_default()
 }
 
 /// Number of a signal on Linux, by its name without `SIG`; 0 when unknown. Names come from the SSH protocol (RFC 4254 §6.10) as well.

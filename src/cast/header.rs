@@ -261,9 +261,8 @@ impl Header {
             u16::try_from(size.clamp(0, u16::MAX.into())).unwrap_or(0)
         };
         let mut env = object(&keys, "env").map(pairs);
-        if let Some(name) = term.and_then(|t| string(t, "type"))
-            && !env.iter().flatten().any(|(key, _)| key == "TERM")
-        {
+        let known = env.iter().flatten().any(|(key, _)| key == "TERM");
+        if let Some(name) = term.and_then(|t| string(t, "type")).filter(|_| !known) {
             env.get_or_insert_default().push(("TERM".into(), name));
         }
         Ok(Self {

@@ -1,5 +1,7 @@
 //! Copying text into a JSON string: a block at a time where little needs an escape, by a table where much does.
 
+use crate::chunks;
+
 /// Writes the front of `input`, escaped, to the front of `out`: (bytes taken, bytes written).
 ///
 /// With `ASCII`, stops at the first byte past 0x7f; without, such bytes are taken as they are. Stops too when `out` is nearly
@@ -20,9 +22,8 @@ pub(super) fn escape<const ASCII: bool>(input: &[u8], out: &mut [u8]) -> (usize,
         rest = rest.get(plain..).unwrap_or_default();
         room = room.get_mut(plain..).unwrap_or_default();
         // The end of a line is nearly all that ordinary output escapes.
-        if let Some((b"\r\n", behind)) = rest.split_first_chunk()
-            && let Some(target) = room.first_chunk_mut()
-        {
+        let line_end = (rest.split_first_chunk(), room.first_chunk_mut());
+        if let (Some((b"\r\n", behind)), Some(target)) = line_end {
             *target = *b"\\r\\n";
             rest = behind;
             room = room.get_mut(4..).unwrap_or_default();
@@ -80,7 +81,7 @@ fn is_plain<const ASCII: bool>(block: &[u8; BLOCK]) -> bool {
 #[inline(always)]
 fn plain_prefix<const ASCII: bool>(block: &[u8; BLOCK]) -> usize {
     let mut at = 0_usize;
-    for word in block.as_chunks::<8>().0 {
+    for word in chunks::of::<8>(block).0 {
         let word = u64::from_le_bytes(*word);
         // A borrow makes wrong marks only above a right one.
         let control = (word ^ QUOTE_BIT).wrapping_sub(CONTROLS);

@@ -434,7 +434,8 @@ fn timespec(span: Span) -> Timespec {
     let us = span.0.saturating_add(1);
     Timespec {
         tv_sec: i64::try_from(us / 1_000_000).unwrap_or(i64::MAX),
-        tv_nsec: i64::try_from(us % 1_000_000).unwrap_or(0).saturating_mul(1_000),
+        // Its type differs between processors.
+        tv_nsec: (us % 1_000_000).saturating_mul(1_000).try_into().unwrap_or(0),
     }
 }
 

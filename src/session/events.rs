@@ -22,13 +22,11 @@ impl Events {
         if matches!(event, Event::Room | Event::Released) && self.queue.contains(&event) {
             return;
         }
-        if self.queue.len() >= EVENTS_MAX
-            && let Some(at) = self
-                .queue
-                .iter()
-                .position(|e| matches!(e, Event::Transition { .. } | Event::Attempt { .. }))
-        {
-            self.queue.remove(at);
+        if self.queue.len() >= EVENTS_MAX {
+            let old = |e: &Event| matches!(e, Event::Transition { .. } | Event::Attempt { .. });
+            if let Some(at) = self.queue.iter().position(old) {
+                self.queue.remove(at);
+            }
         }
         self.queue.push_back(event);
     }

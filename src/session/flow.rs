@@ -149,10 +149,9 @@ impl Machine {
             }
             _ => link.client.handle_timeout(now),
         }
-        if let Role::Leaving { until } = link.role
-            && until <= now
-        {
-            return self.links.close(id, true);
+        match link.role {
+            Role::Leaving { until } if until <= now => return self.links.close(id, true),
+            _ => {}
         }
         let news = link.client.take_news();
         let (recorder, plan) = (link.recorder, link.plan);
@@ -485,7 +484,7 @@ impl Machine {
         }
         self.to(State::Resuming, Reason::Lost(e));
         self.resume(now);
-        if again && let Some(hunt) = &mut self.hunt {
+        if let Some(hunt) = self.hunt.as_mut().filter(|_| again) {
             // The last one accepted and stored nothing. Do not hammer.
             hunt.rest_until(now.after(self.pause));
             self.pause = hunt::grown(self.pause);

@@ -115,10 +115,9 @@ impl Links {
 
     /// The owner says that it is gone.
     pub(super) fn forget(&mut self, id: LinkId) {
-        if let Some(slot) = self.slots.get_mut(id.slot())
-            && slot.as_ref().is_some_and(|l| l.id == id)
-        {
-            *slot = None;
+        match self.slots.get_mut(id.slot()) {
+            Some(slot) if slot.as_ref().is_some_and(|l| l.id == id) => *slot = None,
+            _ => {}
         }
     }
 

@@ -4,6 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::json;
+use crate::chunks;
 use crate::error::{Error, PeerFault};
 use crate::http1::parse_decimal;
 use crate::limits::ACK_OBJECT_BYTES;
@@ -150,7 +151,7 @@ impl AckParser {
 
     /// Whether nothing of an object was read: the stream may end here.
     #[must_use]
-    pub const fn is_between(&self) -> bool {
+    pub fn is_between(&self) -> bool {
         self.object.is_empty() && !self.failed
     }
 
@@ -214,8 +215,7 @@ impl AckObject {
 #[must_use]
 pub fn format_id(id: &[u8; 16]) -> [u8; 32] {
     let mut text = [0u8; 32];
-    let (pairs, _) = text.as_chunks_mut::<2>();
-    for ([high, low], byte) in pairs.iter_mut().zip(id) {
+    for ([high, low], byte) in chunks::of_mut::<2>(&mut text).zip(id) {
         *high = hex_digit(byte >> 4);
         *low = hex_digit(byte & 0xf);
     }
@@ -225,10 +225,10 @@ pub fn format_id(id: &[u8; 16]) -> [u8; 32] {
 /// Reads 32 lower-case hexadecimal digits.
 #[must_use]
 pub fn parse_id(text: &str) -> Option<[u8; 16]> {
-    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    if pairs.len() != 16 || !rest.is_empty() {
+    if text.len() != 32 {
         return None;
     }
+    let (pairs, _) = chunks::of::<2>(text.as_bytes());
     let mut id = [0u8; 16];
     for (byte, [high, low]) in id.iter_mut().zip(pairs) {
         *byte = (hex_value(*high)? << 4) | hex_value(*low)?;

@@ -321,20 +321,20 @@ impl Client {
 
     /// The stream ends at `end`: the upload ends there in order, and the recorder seals it.
     pub fn finish(&mut self, now: Tick, end: u64) {
-        if let State::Streaming { body, .. } = &mut self.state
-            && body.end == End::Open
-        {
-            body.end = End::At(end);
+        match &mut self.state {
+            State::Streaming { body, .. } if body.end == End::Open => body.end = End::At(end),
+            _ => {}
         }
         self.update(now, end);
     }
 
     /// The upload goes on elsewhere: ends this one behind the line that is being sent.
     pub fn leave(&mut self, now: Tick, window: &Window) {
-        if let State::Streaming { body, .. } = &mut self.state
-            && body.end == End::Open
-        {
-            body.end = End::At(window.next_line_start(body.cursor).max(body.cursor));
+        match &mut self.state {
+            State::Streaming { body, .. } if body.end == End::Open => {
+                body.end = End::At(window.next_line_start(body.cursor).max(body.cursor));
+            }
+            _ => {}
         }
         self.update(now, window.end());
     }
@@ -356,9 +356,8 @@ impl Client {
                 self.fail(Error::TimedOut(Phase::Accept));
             }
             State::Streaming { progress, .. } => {
-                if let Some((at, phase)) = progress.deadline(&self.waits)
-                    && at <= now
-                {
+                let deadline = progress.deadline(&self.waits);
+                if let Some((_, phase)) = deadline.filter(|(at, _)| *at <= now) {
                     self.fail(Error::TimedOut(phase));
                 }
             }

@@ -231,8 +231,8 @@ fn row(recording: &Recording) -> [String; 9] {
     let started = recording.started_us();
     let when = if started > 0 { format_time(started).replace('T', " ") } else { "-".into() };
     let when = when.get(..19).unwrap_or(&when).to_owned();
-    let lasted = match recording.ended_us() {
-        Some(ended) if started > 0 => lasted(ended.saturating_sub(started) / 1_000_000),
+    let lasted = match recording.lasted_us() {
+        Some(us) if started > 0 => lasted(us / 1_000_000),
         _ => "-".into(),
     };
     let header = recording.header();

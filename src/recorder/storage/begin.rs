@@ -10,7 +10,7 @@ use super::journal::{self, Slot};
 use super::layout::{hex, peer_name};
 use super::part::{Facts, Part, Start, Sums};
 use super::sidecar::PeerFacts;
-use super::stamp::{format_stamp, now_us};
+use super::stamp::format_stamp;
 use super::{Begin, Entry, Inner, Refusal, ResumeClaim, Upload, add};
 use crate::limits;
 use crate::upload::server::Protocol;
@@ -175,12 +175,12 @@ fn create(
     number: u32,
     before: u64,
 ) -> Result<Arc<Part>, Refusal> {
-    let started_us = now_us();
+    let began = store.config.disk.times();
     let facts = Facts {
         recording: claim.map(|(c, _)| c.recording),
         secret_sha256: claim.map(|(_, hash)| hash),
         node,
-        stamp: format_stamp(started_us),
+        stamp: format_stamp(began.wall_us),
         start: claim.map_or(0, |(c, _)| c.offset),
         number,
         peer: PeerFacts {
@@ -189,7 +189,8 @@ fn create(
             verified: begin.peer.verified,
         },
         protocol: protocol_word(begin.protocol).to_owned(),
-        started_us,
+        started_us: began.wall_us,
+        began: Some(began),
         before,
         recovered: false,
     };

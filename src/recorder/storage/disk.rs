@@ -5,10 +5,59 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::sync::{Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// What time it is, by the two clocks that storage looks at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// Microseconds since 1970 by the wall clock: names and sidecars. It can be set, to anything and at any time.
+    pub wall_us: u64,
+    /// Microseconds by a clock that only runs forward, also while the machine sleeps: how long something took.
+    pub steady_us: u64,
+}
+
+impl Times {
+    /// What the system's clocks say.
+    #[must_use]
+    pub fn now() -> Self {
+        let steady = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let steady_us = u64::try_from(steady.tv_sec).unwrap_or(0).saturating_mul(1_000_000)
+            + u64::try_from(steady.tv_nsec).unwrap_or(0) / 1_000;
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).ok();
+        Self::from_clocks(wall, steady_us)
+    }
+
+    /// `wall` is the time since 1970. A clock before that counts as started in 1970 with the machine, so that names stay
+    /// apart and in order; one past the year 9999 is held there, where names still have their form.
+    #[must_use]
+    pub fn from_clocks(wall: Option<Duration>, steady_us: u64) -> Self {
+        let wall_us = match wall {
+            Some(wall) => u64::try_from(wall.as_micros()).unwrap_or(u64::MAX),
+            None => steady_us,
+        };
+        Self { wall_us: wall_us.min(WALL_MAX_US), steady_us }
+    }
+
+    /// How far the wall clock was set forward (or back) since `earlier`; below one second it is the clocks' own drift, and 0.
+    #[must_use]
+    pub fn step_us(self, earlier: Self) -> i64 {
+        let between = |a: u64, b: u64| i128::from(a) - i128::from(b);
+        let step =
+            between(self.wall_us, earlier.wall_us) - between(self.steady_us, earlier.steady_us);
+        if step.abs() < 1_000_000 { 0 } else { i64::try_from(step).unwrap_or(i64::MAX) }
+    }
+}
+
+/// The last microsecond of the year 9999.
+const WALL_MAX_US: u64 = 253_402_300_799_999_999;
 
 /// What storage asks of the operating system.
 pub trait Disk: Send + Sync + fmt::Debug {
+    /// What time it is.
+    fn times(&self) -> Times {
+        Times::now()
+    }
+
     /// Writes all bytes at an offset.
     ///
     /// # Errors
@@ -131,6 +180,19 @@ impl Free {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clocks_that_are_wrong_still_give_names() {
+        let wall = |secs| Some(Duration::from_secs(secs));
+        assert_eq!(Times::from_clocks(wall(5), 7).wall_us, 5_000_000);
+        assert_eq!(Times::from_clocks(None, 7).wall_us, 7);
+        let late = Times::from_clocks(wall(u64::MAX), 7);
+        assert_eq!(super::super::format_time(late.wall_us), "9999-12-31T23:59:59.999999Z");
+        let at = |wall_us, steady_us| Times { wall_us, steady_us };
+        assert_eq!(at(5_999_999, 5_000_000).step_us(at(0, 0)), 0);
+        assert_eq!(at(5_000_000, 10_000_000).step_us(at(60_000_000, 0)), -65_000_000);
+        assert_eq!(at(WALL_MAX_US, 0).step_us(at(0, 0)), i64::try_from(WALL_MAX_US).unwrap());
+    }
 
     #[test]
     fn old_kernels_are_told() {

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use serde_json::{Value, json};
 
 use super::layout::peer_name;
-use super::stamp::{format_stamp, now_us};
+use super::stamp::format_stamp;
 use super::{Inner, Peer, Refusal};
 
 /// The file of the day.
@@ -24,7 +24,7 @@ pub(crate) fn store(store: &Arc<Inner>, peer: &Peer, body: &[u8]) -> Result<(), 
     let Ok(Value::Object(mut event)) = parsed else {
         return Err(Refusal::new(400, "an event is one JSON object"));
     };
-    let stamp = format_stamp(now_us());
+    let stamp = format_stamp(store.config.disk.times().wall_us);
     let node = peer_name(peer);
     let mut journal = store.events.lock().unwrap_or_else(PoisonError::into_inner);
     let write = || -> io::Result<()> {

@@ -153,8 +153,9 @@ fn flush(store: &Arc<Inner>, batch: &[Arc<Part>]) {
         add(&store.counters.flush_us, took);
         store.counters.last_flush_us.store(took, Ordering::Relaxed);
     }
+    let now = store.config.disk.times();
     let closing: Vec<_> =
-        batch.iter().filter_map(|part| part.close().map(|sidecar| (part, sidecar))).collect();
+        batch.iter().filter_map(|part| part.close(now).map(|sidecar| (part, sidecar))).collect();
     close(store, &closing);
     for part in batch.iter().filter(|p| p.is_dead()) {
         store.forget(part);

@@ -36,7 +36,7 @@ use std::time::{Duration, Instant};
 use crate::limits;
 use crate::upload::server::Protocol;
 
-pub use disk::{Disk, RealDisk};
+pub use disk::{Disk, RealDisk, Times};
 pub use layout::node_name;
 pub use recover::Recovery;
 pub use sidecar::{How as Ended, PeerFacts, Sidecar};

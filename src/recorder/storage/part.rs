@@ -10,11 +10,12 @@ use std::time::Instant;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
+use super::disk::Times;
 use super::journal::Slot;
 use super::layout::hex;
 use super::quota::Rate;
 use super::sidecar::{How as Ended, PeerFacts, Sidecar, peer_json};
-use super::stamp::{format_time, now_us};
+use super::stamp::format_time;
 use super::{Counters, Failure, How, Inner, Notify, Progress, State, add};
 use crate::limits;
 
@@ -39,6 +40,8 @@ pub(crate) struct Facts {
     pub(crate) peer: PeerFacts,
     pub(crate) protocol: String,
     pub(crate) started_us: u64,
+    /// By both clocks; none after a restart, when only the journal tells.
+    pub(crate) began: Option<Times>,
     /// Bytes of the recording's earlier parts here: the quota is on all of them.
     pub(crate) before: u64,
     /// Found in a journal at the start: ended as interrupted when nobody resumes it.
@@ -549,7 +552,7 @@ impl Part {
 
     /// Whether everything is durable and the part has ended: then its sidecar can be written. Marks it so that no resume
     /// comes between.
-    pub(crate) fn close(&self) -> Option<Sidecar> {
+    pub(crate) fn close(&self, now: Times) -> Option<Sidecar> {
         let mut s = self.lock();
         let how = s.ending?;
         if s.dead || s.closing || s.sealed.is_some() || s.durable.length != s.len {
@@ -568,7 +571,8 @@ impl Part {
             bytes: s.len,
             sha256: hex(&s.sums.sha256.clone().finalize()),
             started_us: self.facts.started_us,
-            ended_us: now_us(),
+            ended_us: now.wall_us,
+            clock_step_us: self.facts.began.map(|began| now.step_us(began)),
             how,
             reason: s.failed.clone(),
             conflict: s.conflict,

@@ -185,6 +185,7 @@ fn facts(header: &Map<String, Value>, name: &str) -> Result<Facts, String> {
         peer: peer_facts(header),
         protocol: text(header, "protocol")?,
         started_us: time(header, "started")?,
+        began: None,
         before: 0,
         recovered: true,
     };

@@ -1,13 +1,5 @@
 //! UTC times as text: file names and RFC 3339, both with microseconds.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
-/// Microseconds since 1970 by the wall clock; 0 for a clock before that.
-pub(crate) fn now_us() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
-}
-
 /// Year, month, day, hour, minute, second, microsecond of the proleptic Gregorian calendar.
 fn civil(us: u64) -> (u64, u64, u64, u64, u64, u64, u64) {
     let (secs, micros) = (us / 1_000_000, us % 1_000_000);

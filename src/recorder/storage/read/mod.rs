@@ -35,13 +35,32 @@ impl Recording {
     /// When the last part ended; none while one is written.
     #[must_use]
     pub fn ended_us(&self) -> Option<u64> {
-        self.parts.iter().map(|p| p.ended_us).max().flatten()
+        if self.parts.iter().any(|p| p.kept == Kept::Open) {
+            return None;
+        }
+        self.parts.iter().filter_map(|p| p.ended_us).max()
+    }
+
+    /// How long it lasted; none while a part is written. By the wall clocks, less what they were set in between.
+    #[must_use]
+    pub fn lasted_us(&self) -> Option<u64> {
+        let ended = self.ended_us()?;
+        let steps: Vec<i64> = self.parts.iter().map(|p| p.clock_step_us).collect();
+        if steps.iter().all(|step| *step == 0) {
+            return Some(ended.saturating_sub(self.started_us()));
+        }
+        let one = |p: &Part| {
+            let by_wall = i128::from(p.ended_us.unwrap_or(p.started_us)) - i128::from(p.started_us);
+            u64::try_from(by_wall - i128::from(p.clock_step_us)).unwrap_or(0)
+        };
+        // From one part to the next the clock can have been set too: what lies between them is not counted.
+        Some(self.parts.iter().map(one).fold(0, u64::saturating_add))
     }
 
     /// The part that tells best how the recording ended: the one that reaches farthest.
     #[must_use]
     pub fn last(&self) -> Option<&Part> {
-        self.parts.iter().max_by_key(|p| (p.end, p.started_us))
+        self.parts.iter().max_by_key(|p| (p.end, p.attempt, p.started_us))
     }
 
     /// Length of the stream that the parts hold.
@@ -147,7 +166,7 @@ pub fn group(parts: Vec<Part>) -> Vec<Recording> {
     let mut all: Vec<Recording> = keyed
         .into_iter()
         .map(|((id, _), mut parts)| {
-            parts.sort_by_key(|p| (p.start, p.started_us));
+            parts.sort_by_key(|p| (p.start, p.attempt, p.started_us));
             Recording { id, parts }
         })
         .collect();

@@ -51,6 +51,10 @@ pub struct Part {
     pub started_us: u64,
     /// End; none while it is written.
     pub ended_us: Option<u64>,
+    /// How far the recorder's wall clock was set between the two, if that is known.
+    pub clock_step_us: i64,
+    /// The highest attempt seen: of two parts that reach equally far, the higher is the later one, whatever clocks say.
+    pub attempt: u64,
     /// Why it ended, when by an error.
     pub reason: Option<String>,
     /// Offset at which another upload differed.
@@ -106,6 +110,7 @@ pub(crate) struct Journal {
     start: u64,
     started_us: u64,
     committed: u64,
+    attempt: u64,
     peer: String,
 }
 
@@ -123,14 +128,16 @@ pub(crate) fn journals(open: &Path) -> BTreeMap<String, Journal> {
         else {
             continue;
         };
-        let committed = journal::read_slots(&file).first().map_or(0, |slot| slot.length);
+        let slot = journal::read_slots(&file).first().copied();
+        let attempt = number(&header, "attempt").unwrap_or(0);
         let facts = crate::recorder::storage::sidecar::peer_facts(&header);
         let journal = Journal {
             recording: optional(&header, "recording"),
             secret: optional(&header, "resumeSecretSha256"),
             start: number(&header, "start").unwrap_or(0),
             started_us: time(&header, "started").unwrap_or(0),
-            committed,
+            committed: slot.map_or(0, |s| s.length),
+            attempt: slot.map_or(0, |s| s.attempt).max(attempt),
             peer: facts.identity.unwrap_or(facts.address),
         };
         all.insert(format!("{node}/{name}"), journal);
@@ -165,6 +172,8 @@ fn nothing(path: &Path) -> Part {
         header_bytes: 0,
         started_us: 0,
         ended_us: None,
+        clock_step_us: 0,
+        attempt: 0,
         reason: None,
         conflict: None,
         peer: String::new(),
@@ -194,6 +203,8 @@ fn fill(part: &mut Part, journals: &BTreeMap<String, Journal>) -> Result<(), Str
         part.header_bytes = sidecar.header_bytes;
         part.started_us = sidecar.started_us;
         part.ended_us = Some(sidecar.ended_us);
+        part.clock_step_us = sidecar.clock_step_us.unwrap_or(0);
+        part.attempt = sidecar.attempt;
         part.reason = sidecar.reason;
         part.conflict = sidecar.conflict;
         part.peer = sidecar.peer.identity.unwrap_or(sidecar.peer.address);
@@ -215,6 +226,7 @@ fn fill(part: &mut Part, journals: &BTreeMap<String, Journal>) -> Result<(), Str
             part.secret.clone_from(&journal.secret);
             part.start = journal.start;
             part.started_us = journal.started_us;
+            part.attempt = journal.attempt;
             part.peer.clone_from(&journal.peer);
             let committed = journal.committed.min(meta.len());
             part.header_bytes = match (&first, part.start) {

@@ -129,7 +129,7 @@ pub const UNREAD_BYTES: usize = 64 * 1024;
 pub const H2_BLOCK_BYTES: usize = 4 * HEAD_BYTES;
 /// Streams whose end is remembered, so that late frames for them are told from wrong ones.
 pub const H2_CLOSED_STREAMS: usize = 32;
-/// Useless frames (PING, SETTINGS, PRIORITY, RST_STREAM, empty DATA, empty CONTINUATION, unknown) in one window of time.
+/// Useless frames (PING, SETTINGS, PRIORITY, RST_STREAM, DATA without data, empty CONTINUATION, unknown) in one window of time.
 pub const H2_USELESS_FRAMES: u32 = 1_000;
 /// The window of time for [`H2_USELESS_FRAMES`].
 pub const H2_USELESS_WINDOW: Span = Span::from_secs(10);

@@ -106,7 +106,7 @@ impl Connection {
                 Parse::Head { bytes, have, first } => {
                     self.read_head(now, bytes, have, first, input)?
                 }
-                Parse::Data { .. } => match self.read_data(input)? {
+                Parse::Data { .. } => match self.read_data(now, input)? {
                     Ok(Some((stream, data, end))) => {
                         return Some(Event::Data { stream, data, end });
                     }
@@ -285,6 +285,7 @@ impl Connection {
     #[allow(clippy::type_complexity)]
     fn read_data<'a>(
         &mut self,
+        now: Tick,
         input: &mut &'a [u8],
     ) -> Option<Result<Option<(u32, &'a [u8], bool)>, Fault>> {
         let Parse::Data { stream, mut left, mut pad, end, pad_unknown, wanted } = self.parse else {
@@ -299,6 +300,10 @@ impl Connection {
                 return Some(Err(PROTOCOL));
             }
             left = left.saturating_sub(pad);
+            // Padding around nothing is as useless as an empty frame.
+            if left == 0 && !end && !self.useless.add(now) {
+                return Some(Err(FLOOD));
+            }
             // Padding and its length are used up by being read.
             self.credit(stream, pad.saturating_add(1) as usize);
         }

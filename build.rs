@@ -25,7 +25,7 @@ fn main() {
         };
         writeln!(
             out,
-            "/// `{file}` of asciinema-player.\npub(crate) const {name}: Option<&str> = {value};"
+            "/// `{file}` of asciinema-player.\npub(super) const {name}: Option<&str> = {value};"
         )
         .expect("a string takes everything");
     }

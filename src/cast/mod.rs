@@ -43,3 +43,11 @@ pub use decode::{DecodeError, Event, Line, Lines, clamp_size, parse_event, parse
 pub use encoder::{CONTROL_EVENT_BYTES, Encoded, Encoder, ExitStatus, Stream, worst_case_bytes};
 pub use header::{Castkeep, Continues, Header, Kubernetes};
 pub use raw::{Raw, RawEvent};
+/// Base64 of RFC 4648 §4, for what is no event.
+#[cfg(feature = "cli")]
+pub(crate) fn base64_text(bytes: &[u8]) -> String {
+    let mut out = vec![0; bytes.len().div_ceil(3).saturating_mul(4)];
+    let n = base64::encode(&[], bytes, &mut out).unwrap_or_default();
+    out.truncate(n);
+    String::from_utf8(out).unwrap_or_default()
+}

@@ -17,6 +17,7 @@ mod locate;
 mod login_shell;
 mod ls;
 mod nesting;
+mod page;
 mod play;
 mod player;
 mod progress;

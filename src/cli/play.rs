@@ -7,7 +7,7 @@ use rustix::termios::isatty;
 use super::player::{Player, Settings};
 use super::progress::Progress;
 use super::stream::{self, Reader};
-use super::{Args, Exit, Failure, Opt, Spec, locate};
+use super::{Args, Exit, Failure, Opt, Spec, locate, page};
 use crate::cast::{Event, Raw};
 use crate::time::Span;
 
@@ -25,6 +25,11 @@ pub(crate) const SPEC: Spec = Spec {
             "Writes the exact bytes that the session wrote to standard output, at once, and nothing else. They are not \
              made safe, so standard output must not be a terminal.",
         ),
+        Opt::value(
+            "html",
+            "FILE",
+            "Writes a page that plays the recording in a browser: one file that needs no network. `-`: standard output.",
+        ),
         Opt::switch("quiet", "Says nothing about holes, gaps and the end.").short('q'),
     ],
     about: "Plays a cast, or a recording out of the directories of recorders: by its id, or the first four characters of it \
@@ -34,11 +39,14 @@ into (`dst` in the configuration file, $CASTKEEP_SERVE_DST).
 A recording may hold anything. Only what draws is let through to the terminal: text, colours, cursor, erasing, the \
 alternate screen. Titles, the clipboard, queries that a terminal answers, and all else is dropped.
 
+With --html the page holds the recording's output, sizes and markers, and takes --speed, --idle-limit and --seek along. The file must not exist, and only its owner can read it.
+
 On a terminal these keys work: space pauses, `.` shows the next event and pauses, right and left go 5 seconds forward and \
 back, `+` and `-` double and halve the speed, q ends it.",
     exits: "",
     examples: "castkeep play session.cast
 castkeep play --idle-limit 1s --speed 2 /var/lib/castkeep 4f3a
+castkeep play --html session.html /var/lib/castkeep 4f3a
 castkeep play --raw /srv/rec1 /srv/rec2 4f3a >output",
     environment: true,
     stops_at_operand: false,
@@ -63,6 +71,9 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
     let quiet = args.switch("quiet")?;
     let recording = locate::one(args, "play FILE | DIR... ID")?;
     if args.switch("raw")? {
+        if args.is_given("html") {
+            return Err(Failure::usage("--raw and --html are two different outputs: choose one"));
+        }
         if isatty(io::stdout()) {
             return Err(Failure::usage(
                 "--raw writes whatever the session wrote, so not to a terminal: send it to a file or a pipe",
@@ -70,11 +81,11 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
         }
         return raw(Reader::open(&recording)?, quiet);
     }
-    Player::new(
-        recording,
-        Settings { speed, idle_limit, tell_cuts, seek: seek.unwrap_or(0), quiet },
-    )?
-    .play()
+    let settings = Settings { speed, idle_limit, tell_cuts, seek: seek.unwrap_or(0), quiet };
+    if let Some(path) = args.path("html") {
+        return page::write(&path, &recording, &settings);
+    }
+    Player::new(recording, settings)?.play()
 }
 
 /// Nobody looks at a still screen for longer; and a recording may claim a pause of years.

@@ -3,6 +3,7 @@
 check.py convert CAST CONVERTED    the events of both are the same, times to a millisecond
 check.py page CAST PLAYER PAGE     makes a page that plays the cast
 check.py screen TXT PAGE BROWSER   the browser shows in PAGE what TXT says, within a minute
+check.py ours TXT PAGE BROWSER     the same for a page that castkeep made, which loads nothing and runs no script of the recording
 """
 import json
 import os
@@ -85,6 +86,28 @@ class Browser:
 
 
 def screen(expected, page, program):
+    watch(expected, page, program, "look()")
+
+
+# As `look` of page.html; a page of ours plays when somebody asks it to.
+OURS = """(() => {
+    if (document.readyState !== 'complete' || location.protocol !== 'file:') return ['loading', ''];
+    if (typeof AsciinemaPlayer === 'undefined' || !window.player) return ['failed', 'no player'];
+    if (window.hacked) return ['failed', 'a script of the recording ran'];
+    if (!window.started) { window.started = true; player.play(); }
+    const state = document.documentElement.dataset.state || 'playing';
+    const lines = [...document.querySelectorAll('.ap-line')].map((line) => line.textContent.trimEnd());
+    const loaded = performance.getEntriesByType('resource').filter((e) => !/^(data|blob):/.test(e.name)).map((e) => e.name);
+    if (loaded.length) return ['failed', 'loaded ' + loaded];
+    return [state.startsWith('failed') ? 'failed' : state, state.startsWith('failed') ? state : lines.join('\\n').trimEnd()];
+})()"""
+
+
+def ours(expected, page, program):
+    watch(expected, page, program, OURS)
+
+
+def watch(expected, page, program, look):
     expected = pathlib.Path(expected).read_text("utf-8")
     guard = time.monotonic() + 60
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
@@ -97,10 +120,10 @@ def screen(expected, page, program):
             while (state, shown) != ("ended", expected):
                 assert state != "failed" and time.monotonic() < guard, f"{state}:\n{shown}\nexpected:\n{expected}"
                 time.sleep(0.05)
-                result = browser.call("Runtime.evaluate", session, expression="look()", returnByValue=True)["result"]
+                result = browser.call("Runtime.evaluate", session, expression=look, returnByValue=True)["result"]
                 state, shown = result.get("value") or ("", "")
         finally:
             browser.close()
 
 
-{"convert": convert, "page": page, "screen": screen}[sys.argv[1]](*sys.argv[2:])
+{"convert": convert, "page": page, "screen": screen, "ours": ours}[sys.argv[1]](*sys.argv[2:])

@@ -137,7 +137,10 @@ impl fmt::Display for Error {
             Self::Peer(PeerFault::Superseded) => {
                 f.write_str("a newer connection took the recording over")
             }
-            Self::Peer(PeerFault::Status(code)) => write!(f, "unexpected status {code}"),
+            Self::Peer(PeerFault::Status(code)) => match status_text(*code) {
+                Some(text) => write!(f, "the recorder {text} (status {code})"),
+                None => write!(f, "unexpected status {code}"),
+            },
             Self::Peer(PeerFault::Reported) => f.write_str("the recorder reported a failure"),
             Self::TimedOut(phase) => f.write_str(match phase {
                 Phase::Dial => "no connection in time",
@@ -155,6 +158,20 @@ impl fmt::Display for Error {
 }
 
 impl core::error::Error for Error {}
+
+/// What a recorder means by a status; docs/protocol.md lists when ours answers with them.
+const fn status_text(code: u16) -> Option<&'static str> {
+    Some(match code {
+        403 => "does not let this peer record",
+        404 => "does not know this request; is it a recorder?",
+        409 => "holds this recording, and the resume does not fit it",
+        429 => "has as many sessions as it takes",
+        431 => "finds the request too large",
+        503 => "takes no recordings now",
+        507 => "has no space left",
+        _ => return None,
+    })
+}
 
 /// Says that a branch cannot be reached: panics in debug builds, is [`Error::Bug`] in release builds.
 macro_rules! bug {

@@ -563,7 +563,13 @@ impl Talk {
         if stats.losses > 0 {
             line += &format!(", {} recorders lost on the way", stats.losses);
         }
-        let lost = outcome != Outcome::Complete || stats.unrecorded > 0;
+        if stats.doubtful > 0 {
+            line += &format!(
+                ", {} bytes went to a recorder that never said whether it stored them",
+                stats.doubtful
+            );
+        }
+        let lost = outcome != Outcome::Complete || stats.unrecorded > 0 || stats.doubtful > 0;
         if lost || !self.quiet {
             eprintln!("castkeep: {}", escape_control(&line));
         }

@@ -185,12 +185,8 @@ pub const RESUME_WINDOW: Span = Span::from_secs(600);
 pub const DRAIN_TIMEOUT: Span = Span::from_secs(60);
 /// How long sent bytes may stay unacknowledged by a peer's TCP: a client that vanished is noticed by then.
 pub const TCP_USER_TIMEOUT: Span = Span::from_secs(30);
-/// A silent connection is probed after this time, this often, this many times (HTTP/1.1; HTTP/2 has PING).
-pub const KEEPALIVE_IDLE: Span = Span::from_secs(30);
-/// See [`KEEPALIVE_IDLE`].
-pub const KEEPALIVE_INTERVAL: Span = Span::from_secs(10);
-/// See [`KEEPALIVE_IDLE`].
-pub const KEEPALIVE_COUNT: u32 = 3;
+/// A connection that was silent for [`TCP_USER_TIMEOUT`] is probed every so many parts of it (HTTP/1.1; HTTP/2 has PING).
+pub const KEEPALIVE_PARTS: u32 = 3;
 /// Connections past the bound that are still told why, in their own protocol. Past these: a bare 503.
 pub const CONNECTIONS_REFUSED: usize = 64;
 /// Events that are being received at a time: each can hold [`EVENT_BODY_BYTES`].

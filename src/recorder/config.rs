@@ -69,7 +69,7 @@ pub struct RecorderConfig {
     pub idle_time: Duration,
     /// Silence of an HTTP/2 peer before it is asked whether it lives.
     pub ping_time: Duration,
-    /// How long sent bytes may stay unacknowledged by the peer's TCP.
+    /// How long sent bytes may stay unacknowledged by the peer's TCP; a peer that nothing is sent to is probed after as long.
     pub user_timeout: Duration,
     /// Whether commit and resume are offered. Off only in tests that need a stock recorder.
     pub extension: bool,

@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::config::{StartError, duration};
+use super::config::StartError;
 use super::shared::{Phase, Shared, count};
 use super::wake::Waker;
 use super::{CONNECTION_STACK, connection, health};
@@ -211,9 +211,11 @@ pub(crate) fn set_options(tcp: &TcpStream, user_timeout: Duration) {
     let _ = tcp.set_nodelay(true);
     let ms = u32::try_from(user_timeout.as_millis()).unwrap_or(u32::MAX);
     let _ = sockopt::set_tcp_user_timeout(tcp, ms);
-    let _ = sockopt::set_tcp_keepidle(tcp, duration(limits::KEEPALIVE_IDLE));
-    let _ = sockopt::set_tcp_keepintvl(tcp, duration(limits::KEEPALIVE_INTERVAL));
-    let _ = sockopt::set_tcp_keepcnt(tcp, limits::KEEPALIVE_COUNT);
+    // A peer that is only listened to is probed when it was silent for as long, and counts as dead at the first probe after
+    // that without an answer: with the user timeout set, the count is not looked at.
+    let second = Duration::from_secs(1);
+    let _ = sockopt::set_tcp_keepidle(tcp, user_timeout.max(second));
+    let _ = sockopt::set_tcp_keepintvl(tcp, (user_timeout / limits::KEEPALIVE_PARTS).max(second));
     let _ = sockopt::set_socket_keepalive(tcp, true);
 }
 

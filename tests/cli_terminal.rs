@@ -5,15 +5,15 @@
 mod cli_support;
 
 use std::fs::{File, OpenOptions};
-use std::io::Read as _;
-use std::process::Stdio;
+use std::io::{Read as _, Write as _};
+use std::process::{Child, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use cli_support::*;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
 
 /// Both ends of a terminal.
 fn terminal() -> (File, File) {
@@ -136,4 +136,113 @@ fn exact_bytes_do_not_go_to_a_terminal() {
         assert!(err.contains("terminal"), "{err}");
         assert_eq!(all_of(master).iter().collect::<String>(), "", "{args:?}");
     }
+}
+
+/// `play` on a terminal of its own, whose keys the test types.
+struct Playing {
+    master: File,
+    said: mpsc::Receiver<String>,
+    shown: String,
+    child: Child,
+    before: Termios,
+}
+
+impl Playing {
+    fn start(file: &std::path::Path) -> Self {
+        let (master, slave) = terminal();
+        let before = tcgetattr(&master).unwrap();
+        let end = || Stdio::from(slave.try_clone().unwrap());
+        let child = castkeep(&["play", "-i", "none", text(file)])
+            .stdin(end())
+            .stdout(end())
+            .stderr(end())
+            .spawn()
+            .unwrap();
+        let said = all_of(master.try_clone().unwrap());
+        Self { master, said, shown: String::new(), child, before }
+    }
+
+    fn keys(&mut self, keys: &str) {
+        self.master.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Everything up to and with `wanted`.
+    fn until(&mut self, wanted: &str) -> String {
+        let guard = Instant::now() + Duration::from_secs(60);
+        loop {
+            if let Some(at) = self.shown.find(wanted) {
+                let rest = self.shown.split_off(at + wanted.len());
+                return std::mem::replace(&mut self.shown, rest);
+            }
+            assert!(Instant::now() < guard, "{wanted:?} is not in {:?}", self.shown);
+            self.shown.extend(self.said.recv_timeout(Duration::from_millis(50)));
+        }
+    }
+
+    /// Ends in order, with the terminal as it was; the rest of what was shown.
+    fn ends(mut self) -> String {
+        assert!(self.child.wait().unwrap().success());
+        let after = tcgetattr(&self.master).unwrap();
+        assert_eq!(
+            (after.local_modes, after.input_modes, after.output_modes),
+            (self.before.local_modes, self.before.input_modes, self.before.output_modes)
+        );
+        // Its end is open in this process too: what there is has come when the child is gone.
+        self.shown.extend(self.said.recv_timeout(Duration::from_millis(500)));
+        self.shown
+    }
+}
+
+/// Four events; hours lie between the last ones, so that without keys nothing would come.
+fn slow_cast(dir: &Temp) -> std::path::PathBuf {
+    let events =
+        [(0.0, "one "), (4.0, "two "), (8.0, "three "), (7200.0, "four "), (14400.0, "five ")];
+    let events: Vec<_> = events.iter().map(|(time, data)| event(*time, "o", data)).collect();
+    let events: Vec<&str> = events.iter().map(String::as_str).collect();
+    dir.file("a.cast", cast("\"width\":80,\"height\":24", &events))
+}
+
+#[test]
+fn a_step_shows_one_event_and_q_ends() {
+    let dir = Temp::new("step");
+    let mut play = Playing::start(&slow_cast(&dir));
+    play.until("one ");
+    // All in one read, as from a key that is held down.
+    play.keys("...");
+    assert_eq!(play.until("four "), "two three four ");
+    // Space: it plays on, and the next event is hours away.
+    play.keys(" q");
+    assert!(!play.ends().contains("five"));
+}
+
+#[test]
+fn arrows_jump_five_seconds_in_either_direction() {
+    let dir = Temp::new("arrows");
+    let mut play = Playing::start(&slow_cast(&dir));
+    play.until("one ");
+    // Paused at once, so that only keys move it; an unknown key and its letters do nothing.
+    play.keys(" \x1b[1;5Q\x1b[C");
+    play.until("two ");
+    play.keys("\x1b[C");
+    play.until("three ");
+    play.keys("\x1bOD");
+    let again = play.until("two ");
+    assert!(again.contains("\x1b[2J") && again.contains("one "), "{again:?}");
+    play.keys("q");
+    let rest = play.ends();
+    assert!(!rest.contains("three"), "{rest:?}");
+}
+
+#[test]
+fn plus_plays_hours_in_no_time_and_a_pause_holds() {
+    let dir = Temp::new("plus");
+    let mut play = Playing::start(&slow_cast(&dir));
+    play.until("one ");
+    play.keys(&format!(" {}", "+".repeat(30)));
+    play.keys(".");
+    // Paused: the step brings one event, though at this speed all would be due.
+    assert_eq!(play.until("two "), "two ");
+    play.keys(" ");
+    assert_eq!(play.until("five "), "three four five ");
+    play.ends();
 }

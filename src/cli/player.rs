@@ -1,5 +1,6 @@
 //! Playing in time: waiting for the next event or a key, whichever is first.
 
+use std::collections::VecDeque;
 use std::io::{self, StdoutLock, Write};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -47,6 +48,8 @@ pub(super) struct Player {
     /// Events before this are shown at once.
     target: u64,
     position: u64,
+    /// Typed and not heeded yet.
+    typed: VecDeque<u8>,
     tally: Tally,
 }
 
@@ -106,6 +109,7 @@ impl Player {
             due: Instant::now(),
             target,
             position: 0,
+            typed: VecDeque::new(),
             tally: Tally::default(),
         })
     }
@@ -257,7 +261,10 @@ impl Player {
         Ok(signals.take_end().is_some())
     }
 
-    fn wait(&self) -> Result<Key, Failure> {
+    fn wait(&mut self) -> Result<Key, Failure> {
+        if let Some(key) = key(&mut self.typed) {
+            return Ok(key);
+        }
         let Some(signals) = &self.signals else {
             thread::sleep(self.due.saturating_duration_since(Instant::now()));
             return Ok(Key::Due);
@@ -289,7 +296,10 @@ impl Player {
             let mut bytes = [0; 16];
             return Ok(match rustix::io::read(stdin, &mut bytes) {
                 Ok(0) => Key::Quit,
-                Ok(n) => key(bytes.get(..n).unwrap_or_default()),
+                Ok(n) => {
+                    self.typed.extend(bytes.iter().take(n));
+                    key(&mut self.typed).unwrap_or(Key::Other)
+                }
                 Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => Key::Other,
                 Err(_) => Key::Quit,
             });
@@ -384,17 +394,30 @@ impl Drop for Player {
     }
 }
 
-fn key(typed: &[u8]) -> Key {
-    match typed {
-        [b'q' | b'Q' | 3 | 4, ..] => Key::Quit,
-        [b' ', ..] => Key::Pause,
-        [b'.', ..] => Key::Step,
-        [b'+' | b'=', ..] => Key::Faster,
-        [b'-' | b'_', ..] => Key::Slower,
-        [0x1b, b'[' | b'O', b'C', ..] => Key::Forward,
-        [0x1b, b'[' | b'O', b'D', ..] => Key::Back,
+/// Takes the next key out of what was typed; none when there is none. Keys that are held down come many at a time.
+fn key(typed: &mut VecDeque<u8>) -> Option<Key> {
+    let first = typed.pop_front()?;
+    Some(match first {
+        b'q' | b'Q' | 3 | 4 => Key::Quit,
+        b' ' => Key::Pause,
+        b'.' => Key::Step,
+        b'+' | b'=' => Key::Faster,
+        b'-' | b'_' => Key::Slower,
+        // CSI or SS3 up to its final byte, so that no letter of an unknown key is taken for one of ours.
+        0x1b if matches!(typed.front(), Some(b'[' | b'O')) => {
+            typed.pop_front();
+            let mut last = typed.pop_front();
+            while let Some(0x20..=0x3f) = last {
+                last = typed.pop_front();
+            }
+            match last {
+                Some(b'C') => Key::Forward,
+                Some(b'D') => Key::Back,
+                _ => Key::Other,
+            }
+        }
         _ => Key::Other,
-    }
+    })
 }
 
 /// A length of time, in its two largest units.

@@ -199,7 +199,7 @@ fn without_a_recorder_nobody_is_let_in_when_policy_is_closed() {
 
     // ~/.profile is the shell's first act.
     login.file("home/.profile", &touch);
-    let mut tty = OnTty::start(&mut login.command(LOGIN, &[]));
+    let mut tty = OnTty::start(&login.command(LOGIN, &[]));
     assert_eq!(tty.end().code(), Some(254));
     wait_until("the message", || tty.shown().contains("Not without a witness."));
     assert!(!ran.exists());

@@ -48,6 +48,16 @@ machine() {
     install -m 644 "$work/key.pub" "$place/authorized_keys"
 }
 
+# A debug build on a busy machine takes its time.
+eventually() {
+    local n
+    for n in $(seq 600); do
+        "$@" >/dev/null 2>&1 && return
+        sleep 0.05
+    done
+    fail "never became true: $*"
+}
+
 # ---- recorders, policy, server ----
 
 # Recorders A and B, and the server with a POLICY (closed or open) and more members of its configuration.
@@ -57,6 +67,7 @@ start() { # POLICY [JSON-MEMBERS]
     start_server "$@"
 }
 start_server() { # POLICY [JSON-MEMBERS]; the recorders are those of $recorders
+    eventually is_free "$port"
     local policy='"open": true'
     [ "$1" = open ] || policy='"enforce": true'
     server_start "\"recorders\": [${recorders:-\"127.0.0.1:8101\", \"127.0.0.1:8102\"}], $policy, \"grace\": \"3s\"${2:+, $2}"
@@ -66,16 +77,20 @@ start_server() { # POLICY [JSON-MEMBERS]; the recorders are those of $recorders
 recorder() { # a|b: on 8101|8102, into ./a or ./b; sets recorder_a or recorder_b
     local at=8101
     [ "$1" = a ] || at=8102
+    eventually is_free "$at"
     "$bin" serve --listen "127.0.0.1:$at" --dst "$1" --min-free 1 --log-level error >>"$1.log" 2>&1 &
     eval "recorder_$1=$!"
     eventually listens "$at"
 }
 # Between the server and a recorder: so many bytes a second, after so many seconds.
 throttle() { # PORT TO-PORT BYTES_PER_SECOND [DELAY]
+    eventually is_free "$1"
     python3 "$here/throttle.py" "$@" &
     eventually listens "$1"
 }
 listens() { (exec 4<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+# What a case before left may take a moment to go.
+is_free() { ! listens "$1"; }
 
 # ---- the client ----
 

@@ -15,8 +15,7 @@ pub const GAP: &str = "castkeep:gap ";
 pub const CAPPED: &str = "castkeep:capped ";
 /// The connection of the user was lost, or they closed it.
 pub const DISCONNECTED: &str = "castkeep:disconnected";
-/// Files are transferred, and not recorded, by the server that `sftp` talks to. At its end `castkeep:sftp read=<n> written=<n>` says
-/// how many bytes it moved, from and to files included.
+/// The server that `sftp` talks to begins: what it is sent and what it answers are gaps, with their length and hash.
 pub const SFTP: &str = "castkeep:sftp";
 
 /// Bytes and milliseconds of a gap marker.

@@ -29,7 +29,7 @@ pub(crate) const SPEC: Spec = Spec {
         Opt::value(
             "sftp",
             "pass|refuse",
-            "What happens to sftp: its server runs, and that it ran is recorded, not what it moved (the default); or it is refused.",
+            "What happens to sftp: its server runs, and of what it moves length and SHA-256 are recorded (the default); or it is refused.",
         ),
         Opt::value(
             "sftp-server",

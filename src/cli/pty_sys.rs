@@ -8,8 +8,6 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::ptr;
 
-use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
-
 /// Makes the child the leader of a session of its own, with its standard input as the controlling terminal.
 pub(super) fn own_terminal(command: &mut Command) {
     // SAFETY: between fork and exec only async-signal-safe calls are allowed: both are plain system calls, nothing is allocated and
@@ -43,15 +41,6 @@ pub(super) fn take_variables(names: &[&str]) -> Vec<(OsString, OsString)> {
         unsafe { std::env::remove_var(name) };
     }
     taken
-}
-
-/// How much a child read and wrote, once it has ended and as long as nobody has waited for it.
-pub(super) fn moved_when_ended(pid: Pid) -> Option<String> {
-    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
-    waitid(WaitId::Pid(pid), options).ok()??;
-    let counts = std::fs::read_to_string(format!("/proc/{}/io", pid.as_raw_pid())).ok()?;
-    let count = |name: &str| counts.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-    Some(format!("read={} written={}", count("rchar:")?, count("wchar:")?))
 }
 
 /// Name and home of a user, by what the system's user database says (the environment belongs to the user).

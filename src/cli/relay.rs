@@ -19,7 +19,7 @@ use super::recording::Settings;
 use super::screen::Screen;
 use super::signals::{self, Signals};
 use super::volume::Volume;
-use super::{Exit, Failure, pty_sys};
+use super::{Exit, Failure};
 use crate::cast::label;
 use crate::cast::text::escape_control;
 use crate::client::{
@@ -41,7 +41,8 @@ pub(super) struct Job {
     pub(super) volume_bytes: Option<u64>,
     /// Nobody but us may open the user's terminal while the program runs.
     pub(super) exclusive: bool,
-    /// A file server: it has our own standard input and output, and nothing of what goes through them is recorded.
+    /// A file server: of what goes through its standard input and output, length and hash are recorded. It does not get ours, though
+    /// that would be less work: nobody but root is told how much a program has moved.
     pub(super) is_sftp: bool,
 }
 
@@ -140,7 +141,8 @@ pub(super) fn run(settings: Settings, job: Job) -> Result<Exit, Failure> {
         record_input,
         raw: None,
         pty: None,
-        input_volume: job.volume_bytes.map(|bytes| Volume::new("stdin", bytes)),
+        input_volume: if job.is_sftp { Some(0) } else { job.volume_bytes }
+            .map(|bytes| Volume::new("stdin", bytes)),
         ends: None,
         terminated: None,
     };
@@ -157,6 +159,9 @@ pub(super) fn run(settings: Settings, job: Job) -> Result<Exit, Failure> {
         }
     };
     let status = relay.serve(child, &copy);
+    if let Some(label) = relay.input_volume.as_mut().and_then(Volume::finish) {
+        mark(&relay.session, &label);
+    }
     let Relay { session, raw, terminated, .. } = relay;
     let by_signal = status.and_then(|status| status.signal()).map(signals::name);
     session.exit(match (status, &by_signal) {
@@ -226,7 +231,6 @@ struct Running {
     pid: Pid,
     /// It leads a process group of its own.
     leads: bool,
-    is_sftp: bool,
     status: Option<ExitStatus>,
     killed: bool,
 }
@@ -271,15 +275,6 @@ impl Relay {
                 volume: None,
             }];
             self.pty = Some(pty);
-        } else if job.is_sftp {
-            leads = std::fs::File::open("/dev/tty").is_err();
-            if leads {
-                command.process_group(0);
-            }
-            mark(&self.session, label::SFTP);
-            child = command.spawn()?;
-            input = Input::new(None);
-            sources = Vec::new();
         } else {
             // With a terminal around, the program stays in the group that the terminal's keys signal.
             leads = std::fs::File::open("/dev/tty").is_err();
@@ -287,8 +282,11 @@ impl Relay {
                 command.process_group(0);
             }
             command.stdout(Stdio::piped()).stderr(Stdio::piped());
-            if self.record_input {
+            if self.record_input || job.is_sftp {
                 command.stdin(Stdio::piped());
+            }
+            if job.is_sftp {
+                mark(&self.session, label::SFTP);
             }
             let mut started = command.spawn()?;
             input = Input::new(match started.stdin.take() {
@@ -305,7 +303,9 @@ impl Relay {
                     // Large pipes mean few turns for a program that says much.
                     let _ = rustix::pipe::fcntl_setpipe_size(&fd, PIPE_BYTES);
                     let name = if stream == Stream::Stdout { "stdout" } else { "stderr" };
-                    let volume = job.volume_bytes.map(|bytes| Volume::new(name, bytes));
+                    let files = job.is_sftp && stream == Stream::Stdout;
+                    let cap = if files { Some(0) } else { job.volume_bytes };
+                    let volume = cap.map(|bytes| Volume::new(name, bytes));
                     pipes.push(Source { fd: unblocked(fd)?, stream, is_pipe: true, volume });
                 }
             }
@@ -315,8 +315,7 @@ impl Relay {
         let pid = pid.ok_or_else(|| io::Error::other("no process id"))?;
         let bell = Arc::clone(&self.bell);
         let copy = Copy::start(&self.session, sources, screen, self.by_commit, bell)?;
-        let is_sftp = job.is_sftp;
-        let running = Running { child, pid, leads, is_sftp, status: None, killed: false };
+        let running = Running { child, pid, leads, status: None, killed: false };
         Ok(((running, input), copy))
     }
 
@@ -327,11 +326,6 @@ impl Relay {
             self.signals.rise();
             self.bell.rise();
             if running.status.is_none() {
-                if running.is_sftp
-                    && let Some(moved) = pty_sys::moved_when_ended(running.pid)
-                {
-                    mark(&self.session, &format!("{} {moved}", label::SFTP));
-                }
                 running.status = running.child.try_wait().ok().flatten();
                 if running.status.is_some() && self.pty.is_some() {
                     copy.stop();
@@ -436,35 +430,35 @@ impl Relay {
     }
 
     fn read_input(&mut self, input: &mut Input) {
-        let mut typed = [0; 4096];
+        let mut typed = [0; INPUT_BYTES];
         match rustix::io::read(rustix::stdio::stdin(), &mut typed) {
             Err(Errno::INTR | Errno::AGAIN) => {}
             Ok(n) if n > 0 => {
                 let typed = &typed[..n];
-                if self.record_input {
-                    let typed = match &mut self.input_volume {
-                        Some(volume) => volume.take(typed).0,
-                        None => typed,
-                    };
-                    if self.pty.as_ref().is_none_or(Pty::echoes) {
-                        self.session.input(typed);
-                    } else {
-                        let masked: Vec<u8> = typed
-                            .iter()
-                            .map(|b| if matches!(b, b'\r' | b'\n') { *b } else { b'*' })
-                            .collect();
-                        self.session.input(&masked);
-                    }
-                }
+                self.record_typed(typed);
                 input.held.extend_from_slice(typed);
             }
             // The end: of a pipe, or of a terminal that went away, for which SIGHUP comes.
-            _ => {
-                if let Some(label) = self.input_volume.as_mut().and_then(Volume::finish) {
-                    mark(&self.session, &label);
-                }
-                input.end();
-            }
+            _ => input.end(),
+        }
+    }
+}
+
+impl Relay {
+    fn record_typed(&mut self, typed: &[u8]) {
+        let typed = match &mut self.input_volume {
+            Some(volume) => volume.take(typed).0,
+            None => typed,
+        };
+        if !self.record_input || typed.is_empty() {
+            return;
+        }
+        if self.pty.as_ref().is_none_or(Pty::echoes) {
+            self.session.input(typed);
+        } else {
+            let masked: Vec<u8> =
+                typed.iter().map(|b| if matches!(b, b'\r' | b'\n') { *b } else { b'*' }).collect();
+            self.session.input(&masked);
         }
     }
 }
@@ -627,5 +621,7 @@ const TICK: Duration = Duration::from_secs(1);
 const END_WAIT: Duration = Duration::from_secs(5);
 /// The same when its recording failed, and how long its end may take after it was killed.
 const KILL_WAIT: Duration = Duration::from_secs(2);
+/// Read at a time; a file server is sent much.
+const INPUT_BYTES: usize = 32 * 1024;
 const TROUBLE_LINES: usize = 32;
 const PIPE_BYTES: usize = 256 * 1024;

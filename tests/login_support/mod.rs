@@ -100,7 +100,7 @@ pub struct OnTty {
 }
 
 impl OnTty {
-    pub fn start(command: &mut Command) -> Self {
+    pub fn start(command: &Command) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();

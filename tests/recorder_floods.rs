@@ -189,7 +189,7 @@ fn floods_end_their_own_connection_and_nothing_else() {
     let same = |bytes: Vec<u8>| -> Next { Box::new(move |_| bytes.clone()) };
     let stream = |n: usize| 1 + 2 * n as u32;
     let first = post(1);
-    let reset_probe = head.clone();
+    let reset_probe = head;
     let floods: Vec<(&str, u32, Vec<u8>, Next)> = vec![
         ("SETTINGS", ENHANCE_YOUR_CALM, vec![], same(frame(SETTINGS, 0, 0, &[]))),
         (

@@ -179,10 +179,16 @@ fn below_min_free_it_refuses_before_it_accepts() {
     let mut serve = Serve::start(&dir.join("dst"), &["--min-free", "1000TiB"]);
     assert!(begin_v1(&mut connect(serve.address)).starts_with("HTTP/1.1 503"));
     let mut h2 = H2::new(connect(serve.address));
-    let probe = h2.open("HEAD", "/v2/record", &[], true);
-    assert_eq!(h2.status(probe), 503);
     let post = h2.open("POST", "/v2/record", &[], false);
     assert_eq!(h2.status(post), 503);
+    let new = h2.open("POST", "/v2/record", &Resume::new(1, 1, 0).fields(), false);
+    assert_eq!(h2.status(new), 503);
+    // A session that runs already comes from another recorder: it is not given up for that.
+    let resume = Resume::new(2, 2, 500);
+    let goes_on = h2.open("POST", "/v2/record", &resume.fields(), false);
+    assert_eq!(h2.status(goes_on), 200);
+    h2.send(goes_on, &continuation(&cast(1_000), &resume.id, 500), true);
+    assert!(h2.until_end(goes_on).contains("\"sealed\":"));
     serve.signal("TERM");
     assert_eq!(serve.wait().code(), Some(0));
 }
@@ -312,4 +318,21 @@ fn the_log_leaves_the_terminal_alone() {
     let text = std::fs::read_to_string(&log).unwrap();
     assert!(text.contains("listening on") && text.contains("accepted"), "{text}");
     assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+}
+
+#[test]
+fn a_hangup_is_answered_truthfully() {
+    let dir = Temp::new("hup");
+    let log = dir.join("log");
+    let script = format!("exec \"$0\" serve --dst \"$1\" --listen 127.0.0.1:0 2>{}", log.display());
+    let mut command = Command::new("sh");
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_castkeep")]).arg(dir.join("dst"));
+    let mut serve = Serve::spawn(&mut command);
+    serve.signal("HUP");
+    let text = eventually("a line about it", || {
+        std::fs::read_to_string(&log).ok().filter(|t| t.contains("SIGHUP"))
+    });
+    assert!(text.contains("nothing to read again") && !text.contains("files read again"), "{text}");
+    serve.signal("TERM");
+    assert_eq!(serve.wait().code(), Some(0));
 }

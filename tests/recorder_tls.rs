@@ -177,7 +177,7 @@ fn certificates_are_read_again() {
     std::fs::write(&old.files.cert, certificate.pem()).unwrap();
     assert!(recorder.reload().is_err(), "the key does not belong to it yet");
     std::fs::write(&old.files.key, key.serialize_pem()).unwrap();
-    recorder.reload().unwrap();
+    assert!(recorder.reload().unwrap());
     // What runs goes on; who comes now sees the new one.
     let probe = before.open("HEAD", "/v2/record", &[], true);
     assert_eq!(before.status(probe), 200);

@@ -61,7 +61,8 @@ pub(crate) const SPEC: Spec = Spec {
         Opt::value(
             "min-free",
             "BYTES",
-            "New recordings are refused below this much free space. Default 256MiB.",
+            "New recordings are refused below this much free space; running sessions go on down to \
+             64MiB. Default 256MiB.",
         ),
         Opt::value("max-part", "BYTES", "Most bytes of one upload. Default: no limit."),
         Opt::value("max-rate", "BYTES", "Most bytes a second of one upload. Default: no limit."),
@@ -87,7 +88,7 @@ pub(crate) const SPEC: Spec = Spec {
             \n\
             SIGTERM and SIGINT stop it in order: new uploads get 503, castkeep's clients move to their next \
             recorder, stock ones are served until the drain timeout. A second signal ends it at once. SIGHUP \
-            reads the certificate files again.",
+            reads the certificate files again; without TLS it changes nothing.",
     exits: "",
     examples: "castkeep serve --dst /var/lib/castkeep\n\
                castkeep serve --dst /var/lib/castkeep --listen 0.0.0.0:8443 --tls-cert cert.pem \
@@ -122,7 +123,8 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
             break;
         }
         match recorder.reload() {
-            Ok(()) => log::info!("certificate files read again"),
+            Ok(true) => log::info!("certificate files read again"),
+            Ok(false) => log::info!("SIGHUP: without TLS there is nothing to read again"),
             Err(e) => log::error!("the old certificate stays in use: {e}"),
         }
     }

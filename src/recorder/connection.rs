@@ -165,7 +165,8 @@ impl Connection {
 
     /// False: cut the connection now.
     fn look_at_phase(&mut self, now: Tick) -> bool {
-        let available = match self.shared.available() {
+        // Whether it is a new recording, and needs more room, is only known when its fields are read.
+        let available = match self.shared.available_to_go_on() {
             Ok(()) if self.over => Err("too many connections"),
             other => other,
         };

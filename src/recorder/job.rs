@@ -181,7 +181,7 @@ impl Jobs {
             return self.refuse(server, now, id, &name, 403, "this peer may not upload here");
         }
         // Between the machine's own answer and here the disk can have filled, or the stop begun.
-        if let Err(why) = self.shared.available() {
+        if let Err(why) = self.shared.available_to_go_on() {
             return self.refuse(server, now, id, &name, 503, why);
         }
         let begin = Begin {

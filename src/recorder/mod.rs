@@ -129,13 +129,17 @@ impl Recorder {
         &self.description
     }
 
-    /// Reads certificate, key and client CA again; new connections use them. On an error the old ones stay.
+    /// Reads certificate, key and client CA again; new connections use them. On an error the old ones stay. False: there is no
+    /// TLS, so that nothing was read.
     ///
     /// # Errors
     ///
     /// As at the start: what, where, what to do.
-    pub fn reload(&self) -> Result<(), StartError> {
-        self.shared.tls.as_ref().map_or(Ok(()), Tls::reload)
+    pub fn reload(&self) -> Result<bool, StartError> {
+        match &self.shared.tls {
+            Some(tls) => tls.reload().map(|()| true),
+            None => Ok(false),
+        }
     }
 
     /// Begins the orderly stop and returns at once: probes and new uploads get 503, castkeep clients are asked to go

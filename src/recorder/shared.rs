@@ -132,6 +132,14 @@ impl Shared {
         self.store.available()
     }
 
+    /// Why nothing can be taken now, not even a recording that has begun, if so.
+    pub(crate) fn available_to_go_on(&self) -> Result<(), &'static str> {
+        if self.phase() != Phase::Running {
+            return Err("stopping: this recorder takes no new recordings");
+        }
+        self.store.available_to_go_on()
+    }
+
     /// Logs that a connection was refused for want of something, not more often than every few seconds.
     pub(crate) fn warn_short(&self, why: &str) {
         let now = self.now().0;

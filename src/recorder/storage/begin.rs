@@ -21,6 +21,7 @@ const IDLE_NODES: usize = 4096;
 pub(crate) fn begin(store: &Arc<Inner>, begin: Begin) -> Result<Upload, Refusal> {
     let node = peer_name(&begin.peer);
     let Some(claim) = begin.resume.clone() else {
+        room(store, store.config.min_free)?;
         admit(store, &node)?;
         let part = create(store, &begin, node.clone(), None, 1, 0).inspect_err(|_| {
             release(store, &node);
@@ -46,6 +47,8 @@ pub(crate) fn begin(store: &Arc<Inner>, begin: Begin) -> Result<Upload, Refusal>
         if entry.part.is_over_quota() {
             return Err(Refusal::new(429, "quota: this recording was ended"));
         }
+        // Before anything of the older connection is touched.
+        room(store, store.room_to_go_on(claim.window))?;
         entry.attempt = claim.attempt;
         let rate = store.config.quotas.session_rate;
         if let Some((connection, start_commit)) =
@@ -64,6 +67,11 @@ pub(crate) fn begin(store: &Arc<Inner>, begin: Begin) -> Result<Upload, Refusal>
         number = entry.parts + 1;
         before = entry.part.bytes_so_far();
         old = Some(Arc::clone(&entry.part));
+    } else if claim.offset > 0 {
+        // It began at another recorder.
+        room(store, store.room_to_go_on(claim.window))?;
+    } else {
+        room(store, store.config.min_free)?;
     }
     drop(registry);
     admit(store, &node)?;
@@ -116,6 +124,10 @@ impl Entry {
             Err(Refusal::new(403, "this recording belongs to another client"))
         }
     }
+}
+
+fn room(store: &Inner, bytes: u64) -> Result<(), Refusal> {
+    store.has_room(bytes).map_err(|text| Refusal::new(503, text))
 }
 
 fn seen(attempt: u64) -> Refusal {

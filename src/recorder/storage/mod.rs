@@ -49,7 +49,7 @@ use part::Part;
 pub struct StoreConfig {
     /// The directory.
     pub dst: PathBuf,
-    /// New recordings are refused when fewer bytes are free.
+    /// New recordings are refused when fewer bytes are free; those that have begun go on, see `reserve`.
     pub min_free: u64,
     /// Open recordings are ended with `disk full` when fewer bytes are free.
     pub reserve: u64,
@@ -358,6 +358,23 @@ impl Inner {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether uploads are taken and so many bytes are free; the text is for the 503.
+    fn has_room(&self, bytes: u64) -> Result<(), &'static str> {
+        if self.stopping.load(Ordering::Acquire) {
+            return Err("stopping: this recorder takes no new recordings");
+        }
+        if self.free.bytes(&*self.config.disk, self.dirs.root()) < bytes {
+            return Err("disk full: this recorder takes no new recordings");
+        }
+        Ok(())
+    }
+
+    /// The free space that a recording needs to go on: a session that runs is not given up for room that is kept from new
+    /// ones, but what its client holds must fit, or it would be accepted only to be ended.
+    fn room_to_go_on(&self, window: u64) -> u64 {
+        self.config.reserve.saturating_add(window).min(self.config.min_free)
+    }
+
     /// A part is closed, or lost for good: it can no longer be resumed.
     fn forget(&self, part: &Arc<Part>) {
         if part.forgotten.swap(true, Ordering::AcqRel) {
@@ -453,15 +470,16 @@ impl Store {
     ///
     /// Why not.
     pub fn available(&self) -> Result<(), &'static str> {
-        if self.inner.stopping.load(Ordering::Acquire) {
-            return Err("stopping: this recorder takes no new recordings");
-        }
-        if self.inner.free.bytes(&*self.inner.config.disk, self.inner.dirs.root())
-            < self.inner.config.min_free
-        {
-            return Err("disk full: this recorder takes no new recordings");
-        }
-        Ok(())
+        self.inner.has_room(self.inner.config.min_free)
+    }
+
+    /// Whether any upload can be taken now: a recording that has begun may go on where a new one is refused.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub fn available_to_go_on(&self) -> Result<(), &'static str> {
+        self.inner.has_room(self.inner.config.reserve)
     }
 
     /// Begins an upload: docs/protocol.md §3.3.
@@ -470,7 +488,6 @@ impl Store {
     ///
     /// [`Refusal`] is the answer to give instead.
     pub fn begin(&self, begin: Begin) -> Result<Upload, Refusal> {
-        self.available().map_err(|text| Refusal::new(503, text))?;
         begin::begin(&self.inner, begin)
     }
 

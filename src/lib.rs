@@ -20,6 +20,7 @@ pub mod http1;
 pub mod http2;
 pub mod limits;
 pub mod session;
+mod space;
 pub mod time;
 pub mod upload;
 

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     limits::{EVENT_INPUT_BYTES, MARKER_BYTES, RING_MIN_BYTES},
+    space,
     time::Span,
 };
 
@@ -527,7 +528,7 @@ impl<'a> Cursor<'a> {
         let end = self.at.saturating_add(bytes.len());
         match self.out.get_mut(self.at..end) {
             Some(slot) => {
-                slot.copy_from_slice(bytes);
+                space::copy(slot, bytes);
                 self.at = end;
             }
             None => self.overflow = true,

@@ -1,15 +1,13 @@
 //! The first line of a cast.
 
-use alloc::{
-    format,
-    string::{String, ToString},
-    vec::Vec,
-};
+use alloc::string::String;
+use alloc::vec::Vec;
 
 use serde_json::{Map, Value};
 
 use super::{DecodeError, clamp_size};
-use crate::{Error, error::Misuse, limits::HEADER_LINE_BYTES};
+use crate::upload::wire::{Decimal, hex_digit};
+use crate::{Error, error::Misuse, limits::HEADER_LINE_BYTES, space};
 
 /// The first line of a cast: asciicast's keys and those of Tailscale SSH, plus ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,43 +148,41 @@ impl Header {
 
     fn encode_with(&self, continues: Option<(&str, u64)>) -> Result<Vec<u8>, Error> {
         let room = self.usual_bytes().min(HEADER_LINE_BYTES);
-        let mut line = Vec::new();
-        line.try_reserve_exact(room).map_err(|_| Error::NoMemory)?;
         // What follows the command is written first, to know how much of the command fits. The room for `castkeepContinues` is always left,
         // so that every part of a recording has the same command.
-        let mut behind = Object { line, empty: false };
+        let mut behind = Object::new(room, false)?;
         self.write_behind_command(&mut behind);
         let own = behind.line.len();
         if let Some((recording, offset)) = continues {
             behind.object("castkeepContinues", |o| {
                 o.string("recording", recording);
-                o.number("offset", offset as i128);
+                o.number("offset", offset);
             });
         }
         let reserved = own.saturating_add(CONTINUES_BYTES).max(behind.line.len());
 
-        let mut line = Vec::new();
-        line.try_reserve_exact(room).map_err(|_| Error::NoMemory)?;
-        let mut object = Object { line, empty: true };
-        object.line.push(b'{');
+        let mut object = Object::new(room, true)?;
+        object.put(b"{");
         object.number("version", 2);
         object.number("width", self.width.into());
         object.number("height", self.height.into());
-        object.number("timestamp", self.timestamp.into());
+        object.signed("timestamp", self.timestamp);
         if let Some(command) = self.command.as_deref().filter(|c| !c.is_empty()) {
             object.key("command");
             let used = object.line.len().saturating_add(reserved).saturating_add("\"\"}\n".len());
-            object.line.push(b'"');
-            escape(command, HEADER_LINE_BYTES.saturating_sub(used), &mut object.line);
-            object.line.push(b'"');
+            object.put(b"\"");
+            object.escape(command, HEADER_LINE_BYTES.saturating_sub(used));
+            object.put(b"\"");
         }
-        let mut line = object.line;
-        line.extend_from_slice(&behind.line);
-        line.extend_from_slice(b"}\n");
-        if line.len() > HEADER_LINE_BYTES {
+        object.put(&behind.line);
+        object.put(b"}\n");
+        if object.refused || behind.refused {
+            return Err(Error::NoMemory);
+        }
+        if object.line.len() > HEADER_LINE_BYTES {
             return Err(Error::TooBig);
         }
-        Ok(line)
+        Ok(object.line)
     }
 
     fn write_behind_command(&self, o: &mut Object) {
@@ -195,13 +191,13 @@ impl Header {
         if !self.src_node_tags.is_empty() {
             o.key("srcNodeTags");
             for (at, tag) in self.src_node_tags.iter().enumerate() {
-                o.line.push(if at == 0 { b'[' } else { b',' });
+                o.put(if at == 0 { b"[" } else { b"," });
                 o.quoted(tag);
             }
-            o.line.push(b']');
+            o.put(b"]");
         }
         if let Some(id) = self.src_node_user_id.filter(|id| *id != 0) {
-            o.number("srcNodeUserID", id.into());
+            o.signed("srcNodeUserID", id);
         }
         if let Some(user) = self.src_node_user.as_deref().filter(|u| !u.is_empty()) {
             o.string("srcNodeUser", user);
@@ -209,7 +205,7 @@ impl Header {
         match &self.env {
             None => {
                 o.key("env");
-                o.line.extend_from_slice(b"null");
+                o.put(b"null");
             }
             Some(env) => o.object("env", |o| {
                 for (name, value) in env {
@@ -319,21 +315,45 @@ impl Header {
 struct Object {
     line: Vec<u8>,
     empty: bool,
+    /// Memory was refused: the line lacks something.
+    refused: bool,
 }
 
 impl Object {
+    fn new(room: usize, empty: bool) -> Result<Self, Error> {
+        let mut line = Vec::new();
+        space::reserve(&mut line, room)?;
+        Ok(Self { line, empty, refused: false })
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        self.refused |= space::extend(&mut self.line, bytes).is_err();
+    }
+
     fn key(&mut self, name: &str) {
         if !self.empty {
-            self.line.push(b',');
+            self.put(b",");
         }
         self.empty = false;
         self.quoted(name);
-        self.line.push(b':');
+        self.put(b":");
     }
 
-    fn number(&mut self, name: &str, value: i128) {
+    fn number(&mut self, name: &str, value: u64) {
         self.key(name);
-        self.line.extend_from_slice(value.to_string().as_bytes());
+        self.digits(value);
+    }
+
+    fn signed(&mut self, name: &str, value: i64) {
+        self.key(name);
+        if value < 0 {
+            self.put(b"-");
+        }
+        self.digits(value.unsigned_abs());
+    }
+
+    fn digits(&mut self, value: u64) {
+        self.put(Decimal::new(value).as_str().as_bytes());
     }
 
     fn string(&mut self, name: &str, value: &str) {
@@ -343,36 +363,42 @@ impl Object {
 
     fn object(&mut self, name: &str, write: impl FnOnce(&mut Self)) {
         self.key(name);
-        self.line.push(b'{');
+        self.put(b"{");
         self.empty = true;
         write(self);
-        self.line.push(b'}');
+        self.put(b"}");
         self.empty = false;
     }
 
     fn quoted(&mut self, value: &str) {
-        self.line.push(b'"');
-        escape(value, usize::MAX, &mut self.line);
-        self.line.push(b'"');
+        self.put(b"\"");
+        self.escape(value, usize::MAX);
+        self.put(b"\"");
     }
-}
 
-/// Appends as many whole characters of a string's content as take at most `most` bytes.
-fn escape(text: &str, most: usize, line: &mut Vec<u8>) {
-    let end = line.len().saturating_add(most);
-    for c in text.chars() {
-        let start = line.len();
-        match c {
-            '"' | '\\' => line.extend_from_slice(&[b'\\', c as u8]),
-            '\n' => line.extend_from_slice(b"\\n"),
-            '\r' => line.extend_from_slice(b"\\r"),
-            '\t' => line.extend_from_slice(b"\\t"),
-            '\0'..='\x1f' => line.extend_from_slice(format!("\\u{:04x}", u32::from(c)).as_bytes()),
-            _ => line.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
-        }
-        if line.len() > end {
-            line.truncate(start);
-            return;
+    /// Appends as many whole characters of a string's content as take at most `most` bytes.
+    fn escape(&mut self, text: &str, most: usize) {
+        let end = self.line.len().saturating_add(most);
+        for (at, c) in text.char_indices() {
+            let start = self.line.len();
+            match c {
+                '"' => self.put(b"\\\""),
+                '\\' => self.put(b"\\\\"),
+                '\n' => self.put(b"\\n"),
+                '\r' => self.put(b"\\r"),
+                '\t' => self.put(b"\\t"),
+                '\0'..='\x0f' => self.put(&[b'\\', b'u', b'0', b'0', b'0', hex_digit(c as u8)]),
+                '\x10'..='\x1f' => {
+                    self.put(&[b'\\', b'u', b'0', b'0', b'1', hex_digit(c as u8 & 0xf)])
+                }
+                _ => self.put(
+                    text.as_bytes().get(at..at.saturating_add(c.len_utf8())).unwrap_or_default(),
+                ),
+            }
+            if self.line.len() > end {
+                self.line.truncate(start);
+                return;
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, PeerFault};
 use crate::limits::CHUNK_LINE_BYTES;
+use crate::space;
 
 /// How the end of a body is told (RFC 9112, 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,9 +170,9 @@ pub fn encode_chunk(data: &[u8], out: &mut [u8]) -> Sent {
     let Some((data_out, tail_out)) = rest.split_at_mut_checked(taken) else {
         return Sent::default();
     };
-    head_out.copy_from_slice(&head);
-    data_out.copy_from_slice(data);
-    tail_out.copy_from_slice(b"\r\n");
+    space::copy(head_out, &head);
+    space::copy(data_out, data);
+    space::copy(tail_out, b"\r\n");
     Sent { taken, written }
 }
 

@@ -1,6 +1,7 @@
 //! Writing heads.
 
 use crate::error::Error;
+use crate::space;
 
 /// The interim answer that lets a client with `Expect: 100-continue` go on.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -89,7 +90,7 @@ impl Writer<'_> {
     fn put(&mut self, text: &str) -> Result<(), Error> {
         let end = self.len.checked_add(text.len()).ok_or(Error::TooBig)?;
         let room = self.out.get_mut(self.len..end).ok_or(Error::TooBig)?;
-        room.copy_from_slice(text.as_bytes());
+        space::copy(room, text.as_bytes());
         self.len = end;
         Ok(())
     }

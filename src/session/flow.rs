@@ -3,12 +3,13 @@
 use alloc::vec::Vec;
 
 use super::config::Recorder;
-use super::hunt::{self, Goal, Hunt};
+use super::hunt::{self, Goal, Hunt, Order};
 use super::link::{Link, Role, Stage};
 use super::machine::{Known, Machine};
 use super::state::{Event, LinkId, Reason, State};
 use crate::error::{Error, Link as LinkError, PeerFault, Phase};
 use crate::limits::{RESUME_PAUSE_MIN, START};
+use crate::space;
 use crate::time::{Span, Tick};
 use crate::upload::client::{Client, Plan, Post, Protocol, Waits};
 use crate::upload::wire::ResumeHeaders;
@@ -156,8 +157,7 @@ impl Machine {
         let news = link.client.take_news();
         let (recorder, plan) = (link.recorder, link.plan);
         if !link.client.text().is_empty() && news.failed.is_some() {
-            self.peer_text.clear();
-            self.peer_text.push_str(link.client.text());
+            self.peer_text = space::string(link.client.text()).unwrap_or_default();
         }
         if news.spoke_v2 {
             self.set_known(recorder, Known::V2);
@@ -217,8 +217,8 @@ impl Machine {
         }
         if drain && !self.finishing && self.hunt.is_none() {
             let group = self.recorders.get(recorder).map(|r| r.group);
-            let mut order = hunt::behind(&self.recorders, recorder);
-            order.retain(|i| self.recorders.get(*i).map(|r| r.group) != group);
+            let order = hunt::behind(&self.recorders, recorder)
+                .filter(|i| self.recorders.get(i).map(|r| r.group) != group);
             if !order.is_empty() {
                 self.hunt = Some(Hunt::new(Goal::Move, order, now));
             }
@@ -581,7 +581,7 @@ impl Machine {
         }
     }
 
-    fn order(&self) -> Vec<usize> {
+    fn order(&self) -> Order {
         match self.last_recorder {
             Some(lost) => hunt::behind(&self.recorders, lost),
             None => hunt::from_start(&self.recorders),

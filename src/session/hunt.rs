@@ -5,7 +5,8 @@ use alloc::vec::Vec;
 use super::config::Recorder;
 use super::state::State;
 use crate::error::{Error, Link};
-use crate::limits::{RESUME_PAUSE_MAX, RESUME_PAUSE_MIN};
+use crate::limits::{RECORDERS_MAX, RESUME_PAUSE_MAX, RESUME_PAUSE_MIN};
+use crate::space;
 use crate::time::{Span, Tick};
 use crate::upload::client::Plan;
 
@@ -27,7 +28,7 @@ pub(super) enum Goal {
 pub(super) struct Hunt {
     pub(super) goal: Goal,
     /// Indices of the recorders.
-    order: Vec<usize>,
+    order: Order,
     /// 0 <= next <= order.len()
     next: usize,
     /// Other protocols to try on recorders that answered; at most one a recorder.
@@ -42,7 +43,7 @@ pub(super) struct Hunt {
 }
 
 impl Hunt {
-    pub(super) const fn new(goal: Goal, order: Vec<usize>, now: Tick) -> Self {
+    pub(super) const fn new(goal: Goal, order: Order, now: Tick) -> Self {
         Self {
             goal,
             order,
@@ -73,7 +74,7 @@ impl Hunt {
         if let Some((recorder, plan)) = self.again.pop() {
             return Some((recorder, Some(plan)));
         }
-        let recorder = *self.order.get(self.next)?;
+        let recorder = self.order.get(self.next)?;
         if running > 0 && now < self.next_at {
             return None;
         }
@@ -84,7 +85,8 @@ impl Hunt {
 
     /// The recorder answered and wants another protocol.
     pub(super) fn again(&mut self, recorder: usize, plan: Plan) {
-        self.again.push((recorder, plan));
+        // Without memory that recorder is not asked again in this round.
+        let _ = space::push(&mut self.again, (recorder, plan));
     }
 
     /// An attempt is over: the next one need not wait.
@@ -98,7 +100,7 @@ impl Hunt {
         self.resting.is_none()
             && running == 0
             && self.again.is_empty()
-            && self.next >= self.order.len()
+            && self.next >= self.order.len
     }
 
     /// Another round after a pause that grows.
@@ -121,7 +123,7 @@ impl Hunt {
         match self.resting {
             Some(at) => Some(at),
             None if !self.again.is_empty() => Some(Tick(0)),
-            None if self.next >= self.order.len() => None,
+            None if self.next >= self.order.len => None,
             None if running == 0 => Some(Tick(0)),
             None => Some(self.next_at),
         }
@@ -133,13 +135,46 @@ pub(super) fn grown(pause: Span) -> Span {
     Span(pause.0.saturating_mul(2)).min(RESUME_PAUSE_MAX)
 }
 
+/// In which order recorders are asked: their indices.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Order {
+    indices: [usize; RECORDERS_MAX],
+    /// 0 <= len <= RECORDERS_MAX
+    len: usize,
+}
+
+impl Order {
+    fn get(&self, at: usize) -> Option<usize> {
+        self.indices.get(..self.len)?.get(at).copied()
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub(super) fn filter(self, keep: impl Fn(usize) -> bool) -> Self {
+        self.indices.into_iter().take(self.len).filter(|i| keep(*i)).collect()
+    }
+}
+
+impl FromIterator<usize> for Order {
+    fn from_iter<I: IntoIterator<Item = usize>>(indices: I) -> Self {
+        let mut order = Self::default();
+        for (slot, index) in order.indices.iter_mut().zip(indices) {
+            *slot = index;
+            order.len = order.len.saturating_add(1);
+        }
+        order
+    }
+}
+
 /// As given.
-pub(super) fn from_start(recorders: &[Recorder]) -> Vec<usize> {
+pub(super) fn from_start(recorders: &[Recorder]) -> Order {
     (0..recorders.len()).collect()
 }
 
 /// From the recorder behind the lost one around to it. The primary comes behind all that did not fail, the lost one last.
-pub(super) fn behind(recorders: &[Recorder], lost: usize) -> Vec<usize> {
+pub(super) fn behind(recorders: &[Recorder], lost: usize) -> Order {
     let Some(group) = recorders.get(lost).map(|r| r.group) else { return from_start(recorders) };
     let primary = recorders.first().map(|r| r.group);
     let turn = || (lost..recorders.len()).chain(0..lost);
@@ -156,6 +191,11 @@ mod tests {
     use alloc::string::String;
     use alloc::vec;
 
+    fn list(recorders: &[Recorder], lost: usize) -> Vec<usize> {
+        let order = behind(recorders, lost);
+        (0..).map_while(|at| order.get(at)).collect()
+    }
+
     fn recorders(groups: &[u16]) -> Vec<Recorder> {
         let one = |g: &u16| Recorder { group: *g, authority: String::from("r:80"), tls: false };
         groups.iter().map(one).collect()
@@ -164,10 +204,10 @@ mod tests {
     #[test]
     fn the_lost_recorder_comes_last_and_the_primary_before_it() {
         let r = recorders(&[0, 0, 1, 2, 2]);
-        assert_eq!(behind(&r, 0), vec![2, 3, 4, 0, 1]);
-        assert_eq!(behind(&r, 1), vec![2, 3, 4, 1, 0]);
-        assert_eq!(behind(&r, 2), vec![3, 4, 0, 1, 2]);
-        assert_eq!(behind(&r, 3), vec![2, 0, 1, 3, 4]);
-        assert_eq!(behind(&recorders(&[7]), 0), vec![0]);
+        assert_eq!(list(&r, 0), vec![2, 3, 4, 0, 1]);
+        assert_eq!(list(&r, 1), vec![2, 3, 4, 1, 0]);
+        assert_eq!(list(&r, 2), vec![3, 4, 0, 1, 2]);
+        assert_eq!(list(&r, 3), vec![2, 0, 1, 3, 4]);
+        assert_eq!(list(&recorders(&[7]), 0), vec![0]);
     }
 }

@@ -12,6 +12,7 @@ use super::state::{Action, Event, LinkEvent, LinkId, Reason, State, Stats};
 use crate::cast::{self, Castkeep, ExitStatus, Stream};
 use crate::error::{Error, Misuse};
 use crate::limits::{AUTHORITY_BYTES, MESSAGE_BYTES, RECORDERS_MAX, RESUME_PAUSE_MIN};
+use crate::space;
 use crate::time::{Span, Tick};
 use crate::upload::wire::format_id;
 
@@ -112,12 +113,12 @@ impl Machine {
             return Err(Error::Misuse(Misuse::BadParameter));
         }
         let mut header = cfg.header;
-        let id = String::from_utf8_lossy(&format_id(&cfg.recording)).into_owned();
+        let id = space::lossy(&format_id(&cfg.recording))?;
         match &mut header.castkeep {
             Some(castkeep) => castkeep.recording = id,
             None => {
-                let (node, kind) = (String::new(), String::from("shell"));
-                let client = String::from(concat!("castkeep/", env!("CARGO_PKG_VERSION")));
+                let (node, kind) = (String::new(), space::string("shell")?);
+                let client = space::string(concat!("castkeep/", env!("CARGO_PKG_VERSION")))?;
                 header.castkeep = Some(Castkeep { recording: id, node, kind, client });
             }
         }
@@ -125,8 +126,10 @@ impl Machine {
         header.encode_continuation(u64::MAX)?;
         let marks = cfg.release == Release::Commit;
         let mut known = Vec::new();
-        known.try_reserve_exact(cfg.recorders.len()).map_err(|_| Error::NoMemory)?;
-        known.resize(cfg.recorders.len(), Known::Nothing);
+        space::reserve(&mut known, cfg.recorders.len())?;
+        for _ in &cfg.recorders {
+            space::push(&mut known, Known::Nothing)?;
+        }
         let mut machine = Self {
             header,
             recording: cfg.recording,

@@ -7,6 +7,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::wire::{AckObject, Decimal};
+use crate::space;
 
 /// Reads one whole object or `null`. None: not JSON, or a known key with a value of the wrong type.
 pub(super) fn parse(text: &[u8]) -> Option<AckObject> {
@@ -109,7 +110,7 @@ impl<'a> Reader<'a> {
         let mut bytes = Vec::new();
         loop {
             match self.any()? {
-                b'"' => return Some(String::from_utf8_lossy(&bytes).into_owned()),
+                b'"' => return space::lossy(&bytes).ok(),
                 b'\\' => {
                     let c = match self.any()? {
                         b'"' => '"',
@@ -123,10 +124,10 @@ impl<'a> Reader<'a> {
                         b'u' => self.unicode()?,
                         _ => return None,
                     };
-                    bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+                    space::push_char(&mut bytes, c).ok()?;
                 }
                 0..=0x1f => return None,
-                byte => bytes.push(byte),
+                byte => space::push(&mut bytes, byte).ok()?,
             }
         }
     }
@@ -218,7 +219,7 @@ impl<'a> Reader<'a> {
                     self.any()?;
                     self.space();
                     if self.byte(b'}').is_none() {
-                        open.push(b'}');
+                        space::push(&mut open, b'}').ok()?;
                         self.key()?;
                         ended = false;
                     }
@@ -227,7 +228,7 @@ impl<'a> Reader<'a> {
                     self.any()?;
                     self.space();
                     if self.byte(b']').is_none() {
-                        open.push(b']');
+                        space::push(&mut open, b']').ok()?;
                         ended = false;
                     }
                 }

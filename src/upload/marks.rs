@@ -1,10 +1,9 @@
 //! Which raw bytes stand in which part of the stream: what `release=commit` needs.
 
-use alloc::collections::VecDeque;
-
 use crate::cast::Stream;
 use crate::error::Error;
 use crate::limits::MARKS_MAX;
+use crate::space::Queue;
 use crate::time::{Span, Tick};
 
 /// Raw bytes of the two streams, counted from the beginning.
@@ -49,7 +48,7 @@ impl Raw {
 /// dropped: bytes are then shown a little later, never too early.
 #[derive(Debug)]
 pub struct Marks {
-    queue: VecDeque<Mark>,
+    queue: Queue<Mark>,
     released: Raw,
 }
 
@@ -67,9 +66,7 @@ impl Marks {
     ///
     /// [`Error::NoMemory`].
     pub fn new() -> Result<Self, Error> {
-        let mut queue = VecDeque::new();
-        queue.try_reserve_exact(MARKS_MAX).map_err(|_| Error::NoMemory)?;
-        Ok(Self { queue, released: Raw::default() })
+        Ok(Self { queue: Queue::new(MARKS_MAX)?, released: Raw::default() })
     }
 
     /// The stream up to `end` holds the first `raw` bytes.
@@ -80,20 +77,16 @@ impl Marks {
         }
         if self.queue.len() >= MARKS_MAX {
             // A mark that goes hands its bytes to the one behind it; the time of waiting is that of the older.
-            let mut odd = false;
             let mut older = None;
-            for mark in &mut self.queue {
-                odd = !odd;
-                if odd {
+            self.queue.retain(|mark| match older.take() {
+                None => {
                     older = Some(mark.at);
-                } else if let Some(at) = older {
-                    mark.at = at;
+                    false
                 }
-            }
-            odd = false;
-            self.queue.retain(|_| {
-                odd = !odd;
-                !odd
+                Some(at) => {
+                    mark.at = at;
+                    true
+                }
             });
         }
         self.queue.push_back(Mark { end, raw, at: now });
@@ -111,7 +104,7 @@ impl Marks {
 
     /// Fail open without recording: everything may be shown. True: that is more.
     pub fn all(&mut self, raw: Raw) -> bool {
-        self.queue.clear();
+        self.queue.retain(|_| false);
         let more = self.released != raw;
         self.released = raw;
         more

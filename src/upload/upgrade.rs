@@ -3,6 +3,7 @@
 use crate::error::{Error, PeerFault};
 use crate::http1::{Piece, Sent};
 use crate::limits::UPGRADE_FRAME_BYTES;
+use crate::space;
 
 /// The frame that ends the upload in order.
 pub const END_FRAME: [u8; 4] = [0; 4];
@@ -25,7 +26,7 @@ pub fn encode_frame(data: &[u8], out: &mut [u8]) -> Sent {
         return Sent::default();
     };
     *head = length.to_be_bytes();
-    body.copy_from_slice(data);
+    space::copy(body, data);
     Sent { taken, written: taken.saturating_add(FRAME_HEAD_BYTES) }
 }
 

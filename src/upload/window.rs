@@ -16,6 +16,7 @@ use memchr::{memchr, memrchr};
 use crate::cast::{CONTROL_EVENT_BYTES, worst_case_bytes};
 use crate::error::{Error, Misuse};
 use crate::limits::{EVENT_INPUT_BYTES, HEADER_LINE_BYTES, RING_MAX_BYTES, RING_MIN_BYTES};
+use crate::space;
 
 /// Room that output never takes: one gap marker, a size that waited, the terminated marker, the exit event.
 pub const RESERVE_BYTES: usize = 4 * CONTROL_EVENT_BYTES;
@@ -51,10 +52,7 @@ impl Window {
         if !(RING_MIN_BYTES..=RING_MAX_BYTES).contains(&capacity) {
             return Err(Error::Misuse(Misuse::BadParameter));
         }
-        let mut memory = Vec::new();
-        let bytes = capacity.saturating_add(SLACK_BYTES);
-        memory.try_reserve_exact(bytes).map_err(|_| Error::NoMemory)?;
-        memory.resize(bytes, 0);
+        let memory = space::zeros(capacity.saturating_add(SLACK_BYTES))?;
         Ok(Self { memory, capacity, start: 0, keep: 0, end: 0 })
     }
 
@@ -70,8 +68,8 @@ impl Window {
         let n = n.min(SLACK_BYTES).min(self.free());
         let at = self.position(self.end);
         let past = at.saturating_add(n).saturating_sub(self.capacity);
-        if past > 0 {
-            self.memory.copy_within(self.capacity..self.capacity.saturating_add(past), 0);
+        if let Some((ring, slack)) = self.memory.split_at_mut_checked(self.capacity) {
+            space::copy(ring, slack.get(..past).unwrap_or_default());
         }
         self.end = self.end.saturating_add(n as u64);
         self.forget_overwritten();
@@ -86,7 +84,7 @@ impl Window {
             let spare = self.spare(lines.len());
             let n = spare.len();
             let Some((now, later)) = lines.split_at_checked(n) else { return false };
-            spare.copy_from_slice(now);
+            space::copy(spare, now);
             self.advance(n);
             lines = later;
         }

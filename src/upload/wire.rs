@@ -8,6 +8,7 @@ use crate::chunks;
 use crate::error::{Error, PeerFault};
 use crate::http1::parse_decimal;
 use crate::limits::ACK_OBJECT_BYTES;
+use crate::space;
 
 /// v1 upload.
 pub const PATH_V1: &str = "/record";
@@ -167,7 +168,7 @@ impl AckParser {
         if self.object.len() >= ACK_OBJECT_BYTES {
             return Err(BAD);
         }
-        self.object.push(byte);
+        space::push(&mut self.object, byte)?;
         if self.object.first() == Some(&b'n') {
             let so_far = b"null".starts_with(&self.object);
             return if so_far { Ok(self.object.len() == 4) } else { Err(BAD) };
@@ -308,7 +309,7 @@ const BAD: Error = Error::Peer(PeerFault::BadAck);
 /// Longest error text that we send: its escaped form fits [`ACK_OBJECT_BYTES`] with room to spare.
 const ERROR_TEXT_BYTES: usize = 1024;
 
-fn hex_digit(nibble: u8) -> u8 {
+pub(crate) fn hex_digit(nibble: u8) -> u8 {
     b"0123456789abcdef".get(usize::from(nibble)).copied().unwrap_or(b'0')
 }
 

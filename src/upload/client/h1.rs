@@ -7,6 +7,7 @@ use super::{Found, Protocol};
 use crate::error::{Error, PeerFault};
 use crate::http1::{self, LAST_CHUNK};
 use crate::limits::HEAD_BYTES;
+use crate::space;
 use crate::time::Span;
 use crate::upload::upgrade::{END_FRAME, encode_frame};
 use crate::upload::wire::{
@@ -26,7 +27,8 @@ pub(super) struct Written {
 #[derive(Debug)]
 pub(super) struct Wire {
     upgrade: bool,
-    authority: String,
+    /// Of one that could not be copied nothing is asked.
+    authority: Result<String, Error>,
     /// The request head.
     head: Vec<u8>,
     /// 0 <= head_sent <= head.len()
@@ -52,7 +54,7 @@ impl Wire {
     pub(super) fn new(upgrade: bool, authority: &str) -> Self {
         Self {
             upgrade,
-            authority: String::from(authority),
+            authority: space::string(authority),
             head: Vec::new(),
             head_sent: 0,
             answer: Vec::new(),
@@ -69,10 +71,8 @@ impl Wire {
     }
 
     pub(super) fn post(&mut self, resume: &ResumeHeaders) -> Result<(), Error> {
-        let mut head = Vec::new();
-        head.try_reserve_exact(REQUEST_BYTES).map_err(|_| Error::NoMemory)?;
-        head.resize(REQUEST_BYTES, 0);
-        let host = ("Host", self.authority.as_str());
+        let mut head = space::zeros(REQUEST_BYTES)?;
+        let host = ("Host", self.authority.as_ref().map_err(|e| *e)?.as_str());
         let agent = ("User-Agent", AGENT);
         let n = if self.upgrade {
             let (id, secret) = (format_id(&resume.recording), format_id(&resume.secret));
@@ -105,7 +105,7 @@ impl Wire {
         let rest = self.head.get(self.head_sent..).unwrap_or_default();
         let n = rest.len().min(out.len());
         if let (Some(from), Some(to)) = (rest.get(..n), out.get_mut(..n)) {
-            to.copy_from_slice(from);
+            space::copy(to, from);
         }
         self.head_sent = self.head_sent.saturating_add(n);
         n
@@ -126,7 +126,7 @@ impl Wire {
             let mark: &[u8] = if self.upgrade { &END_FRAME } else { LAST_CHUNK };
             let at = done.written;
             if let Some(to) = out.get_mut(at..at.saturating_add(mark.len())) {
-                to.copy_from_slice(mark);
+                space::copy(to, mark);
                 done.written = at.saturating_add(mark.len());
                 done.ended = true;
             }
@@ -149,7 +149,9 @@ impl Wire {
                 let before = self.answer.len();
                 let room = HEAD_BYTES.saturating_sub(before);
                 let more = input.get(..room.min(input.len())).unwrap_or_default();
-                self.answer.extend_from_slice(more);
+                if let Err(e) = space::extend(&mut self.answer, more) {
+                    return Some(Found::Failed(e));
+                }
                 let (found, used) = match http1::parse_response(&self.answer) {
                     Ok(None) => {
                         *input = &[];

@@ -72,3 +72,58 @@ fn a_session_that_runs_goes_on_where_a_new_one_is_refused() {
     let paths = casts.map(|e| e.unwrap().path()).filter(|p| p.extension().unwrap() == "cast");
     assert_eq!(paths.filter(|p| fs::read(p).unwrap() == whole).count(), 1);
 }
+
+#[test]
+fn what_a_node_has_stored_is_bounded_and_counted_anew() {
+    let dir = Dir::new();
+    // What is there before the start counts too.
+    {
+        let store = dir.store();
+        let mut upload = store.begin(dir.stock()).unwrap();
+        upload.append(&[b'x'; 400]).unwrap();
+        upload.end(How::Clean);
+        dir.wait(&upload, |p| matches!(p.state, State::Sealed(_)));
+    }
+    let mut config = StoreConfig::new(dir.path());
+    config.quotas.node_bytes = Some(1_000);
+    let (store, _) = Store::open(config).unwrap();
+    let claim = Claim::new(1);
+    let mut a = store.begin(dir.resumable(&claim, 1, 0)).unwrap();
+    let mut b = store.begin(dir.stock()).unwrap();
+    a.append(&[b'a'; 300]).unwrap();
+    b.append(&[b'b'; 300]).unwrap();
+    // Full to the byte: nobody is ended for that, but nothing more begins.
+    assert_eq!(store.begin(dir.stock()).unwrap_err().status, 429);
+    let mut elsewhere = dir.stock();
+    elsewhere.peer.address = "127.0.0.9:4000".parse().unwrap();
+    let mut elsewhere = store.begin(elsewhere).unwrap();
+    elsewhere.append(&[b'e'; 900]).unwrap();
+    // A resume that brings what is there is no new byte.
+    a.end(How::Truncated);
+    let mut a = store.begin(dir.resumable(&claim, 2, 0)).unwrap();
+    a.append(&[b'a'; 300]).unwrap();
+    assert_eq!(a.progress().state, State::Open);
+    assert!(b.append(b"b").is_err());
+    let State::Failed(text) = b.progress().state else { panic!() };
+    assert!(text.starts_with("quota: this node"), "{text}");
+    // What was taken before it was refused is kept, and the others go on.
+    until("the end of b", || store.status().sealed == 1);
+    a.end(How::Clean);
+    dir.wait(&a, |p| p.state == State::Sealed(300));
+    let casts = || {
+        let entries = fs::read_dir(dir.path().join("127.0.0.1")).unwrap();
+        let paths = entries.map(|e| e.unwrap().path());
+        paths.filter(|p| p.extension().unwrap() == "cast").collect::<Vec<_>>()
+    };
+    let mut sizes: Vec<u64> = casts().iter().map(|p| p.metadata().unwrap().len()).collect();
+    sizes.sort_unstable();
+    assert_eq!(sizes, [300, 300, 400]);
+    let over = store.status().over_quota[castkeep::recorder::storage::Quota::NodeBytes as usize];
+    assert_eq!(over, 2);
+    // Removed by hand: noticed without a restart.
+    for cast in casts() {
+        fs::remove_file(&cast).unwrap();
+        let _ = fs::remove_file(cast.with_extension("json"));
+    }
+    until("room for the node", || store.begin(dir.stock()).is_ok());
+}

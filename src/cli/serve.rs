@@ -66,6 +66,12 @@ pub(crate) const SPEC: Spec = Spec {
         ),
         Opt::value("max-part", "BYTES", "Most bytes of one upload. Default: no limit."),
         Opt::value("max-rate", "BYTES", "Most bytes a second of one upload. Default: no limit."),
+        Opt::value(
+            "max-node-bytes",
+            "BYTES",
+            "Most bytes of casts in one node's directory. What is removed there is noticed within 2s. \
+             Default: no limit.",
+        ),
         Opt::value("max-node-open", "N", "Most open recordings of one node. Default: no limit."),
         Opt::value("max-node-rate", "N", "Most uploads a second by one node. Default: no limit."),
         Opt::switch("group-readable", "Directories 0750 and files 0640 instead of 0700 and 0600."),
@@ -201,6 +207,7 @@ fn config(args: &Args) -> Result<RecorderConfig, Failure> {
     config.min_free = args.bytes("min-free")?;
     config.quotas.part_bytes = args.bytes("max-part")?;
     config.quotas.session_rate = args.bytes("max-rate")?;
+    config.quotas.node_bytes = args.bytes("max-node-bytes")?;
     config.quotas.node_open = args.parse_as("max-node-open", "a number")?;
     config.quotas.node_opens = args.parse_as("max-node-rate", "a number")?;
     config.group_readable = args.switch("group-readable")?;

@@ -15,6 +15,7 @@ use std::io::{ErrorKind, Read as _, Write as _};
 
 use super::config::duration;
 use super::shared::{Phase, Shared};
+use super::storage::Quota;
 use crate::http1::{self, HeadError};
 use crate::limits;
 
@@ -144,6 +145,20 @@ fn metrics(shared: &Shared) -> String {
     page.counter("flushes_total", "Flushes of the commit group.", s.flushes);
     page.counter("flush_microseconds_total", "Time in flushes.", s.flush_us);
     page.gauge("last_flush_microseconds", "Time of the last flush.", s.last_flush_us);
+    page.gauge(
+        "uncommitted_bytes",
+        "Bytes that were received and are not committed.",
+        s.uncommitted_bytes,
+    );
+    page.gauge(
+        "uncommitted_microseconds",
+        "How long ago the oldest of them was received.",
+        s.uncommitted_us,
+    );
+    page.one("over_quota_total", "counter", "Uploads refused or ended by a quota, by its option.");
+    for (quota, n) in Quota::ALL.into_iter().zip(s.over_quota) {
+        page.value("over_quota_total", &format!("{{quota=\"{}\"}}", quota.word()), n);
+    }
     page.text
 }
 

@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::journal::{self, Slot};
 use super::layout::{hex, peer_name};
 use super::part::{Facts, Part, Start, Sums};
+use super::quota::Quota;
 use super::sidecar::PeerFacts;
 use super::stamp::format_stamp;
 use super::{Begin, Entry, Inner, Refusal, ResumeClaim, Upload, add};
@@ -57,6 +58,7 @@ pub(crate) fn begin(store: &Arc<Inner>, begin: Begin) -> Result<Upload, Refusal>
             let part = Arc::clone(&entry.part);
             part.set_window(claim.window);
             drop(registry);
+            part.set_stored(store.stored(part.node()));
             store.group.dirty(&part);
             let store = Arc::clone(store);
             return Ok(Upload { part, connection, start_commit, store, ended: false });
@@ -151,6 +153,8 @@ fn supersede(store: &Arc<Inner>, old: &Arc<Part>, begin: &Begin) {
 fn attach(store: &Arc<Inner>, part: Arc<Part>, begin: &Begin, offset: u64) -> Upload {
     let rate = store.config.quotas.session_rate;
     part.set_window(begin.resume.as_ref().map_or(0, |claim| claim.window));
+    part.set_stored(store.stored(part.node()));
+    store.open().insert(part.name(), Arc::downgrade(&part));
     let connection = part.attach_first(Arc::clone(&begin.notify), rate);
     // Even an empty part becomes durable: its name says that there was a session.
     store.group.dirty(&part);
@@ -160,12 +164,22 @@ fn attach(store: &Arc<Inner>, part: Arc<Part>, begin: &Begin, offset: u64) -> Up
 /// Counts one more open part of a node.
 fn admit(store: &Arc<Inner>, node: &str) -> Result<(), Refusal> {
     let now = Instant::now();
+    let over = |quota: Quota| {
+        store.counters.over(quota);
+        quota.refusal()
+    };
+    // Measured without the lock: a directory can be long.
+    if let Some((stored, most)) = store.stored(node).zip(store.config.quotas.node_bytes)
+        && !stored.has_room(most, || store.dirs.stored_bytes(node))
+    {
+        return Err(over(Quota::NodeBytes));
+    }
     let mut registry = store.registry();
     if registry.nodes.len() > IDLE_NODES {
         registry.nodes.retain(|_, n| !n.is_idle(now));
     }
     let entry = registry.nodes.entry(node.to_owned()).or_default();
-    entry.begin(&store.config.quotas, now)?;
+    entry.begin(&store.config.quotas, now).map_err(over)?;
     entry.open += 1;
     registry.open_parts += 1;
     Ok(())

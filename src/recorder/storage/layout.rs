@@ -263,6 +263,31 @@ impl Dirs {
         Ok(File::from(rustix::fs::openat(&self.root, name, DIR, Mode::empty())?))
     }
 
+    /// Bytes of all casts of a node. What cannot be looked at counts as nothing and is logged.
+    pub(crate) fn stored_bytes(&self, node: &str) -> u64 {
+        let sum = || -> io::Result<u64> {
+            let dir = match self.existing_node(node) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
+                dir => dir?,
+            };
+            let mut sum = 0_u64;
+            for entry in rustix::fs::Dir::read_from(&dir)? {
+                let entry = entry?;
+                if entry.file_name().to_bytes().ends_with(b".cast") {
+                    let stat =
+                        rustix::fs::statat(&dir, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW);
+                    let size = stat.ok().and_then(|s| u64::try_from(s.st_size).ok());
+                    sum = sum.saturating_add(size.unwrap_or(0));
+                }
+            }
+            Ok(sum)
+        };
+        sum().unwrap_or_else(|e| {
+            log::error!("measuring what {node} has stored: {e}");
+            0
+        })
+    }
+
     /// The file of a new part and the stamp that it got.
     pub(crate) fn create_part(&self, node: &File, stamp: &str) -> io::Result<(File, String)> {
         for n in 1..=SUFFIXES {

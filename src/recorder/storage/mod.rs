@@ -16,6 +16,7 @@ mod disk;
 mod events;
 mod group;
 mod journal;
+mod lag;
 mod layout;
 mod part;
 mod quota;
@@ -30,7 +31,7 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::limits;
@@ -38,6 +39,7 @@ use crate::upload::server::Protocol;
 
 pub use disk::{Disk, RealDisk, Times};
 pub use layout::node_name;
+pub use quota::Quota;
 pub use recover::Recovery;
 pub use sidecar::{How as Ended, PeerFacts, Sidecar};
 pub use stamp::{format_time, parse_time};
@@ -84,6 +86,8 @@ impl StoreConfig {
 pub struct Quotas {
     /// Bytes of one recording here: its parts together.
     pub part_bytes: Option<u64>,
+    /// Bytes stored of one node: all of its parts that are in its directory.
+    pub node_bytes: Option<u64>,
     /// Open parts of one node.
     pub node_open: Option<u32>,
     /// Bytes per second of one session, averaged over ten seconds.
@@ -282,6 +286,12 @@ pub struct Status {
     pub sealed: u64,
     /// Parts ended by an error.
     pub failed: u64,
+    /// Uploads refused or ended by a quota, in the order of [`Quota::ALL`].
+    pub over_quota: [u64; Quota::ALL.len()],
+    /// Bytes that were received and are not committed.
+    pub uncommitted_bytes: u64,
+    /// How long ago the oldest of them was received.
+    pub uncommitted_us: u64,
 }
 
 #[derive(Debug, Default)]
@@ -294,6 +304,17 @@ struct Counters {
     commits: AtomicU64,
     sealed: AtomicU64,
     failed: AtomicU64,
+    over_quota: [AtomicU64; Quota::ALL.len()],
+}
+
+impl Counters {
+    /// Counts it; the text that the peer is told.
+    fn over(&self, quota: Quota) -> &'static str {
+        if let Some(counter) = self.over_quota.get(quota as usize) {
+            add(counter, 1);
+        }
+        quota.text()
+    }
 }
 
 fn add(counter: &AtomicU64, n: u64) {
@@ -318,6 +339,8 @@ struct Inner {
     /// Holds the lock on the directory until the store is shut down.
     lock: Mutex<Option<File>>,
     registry: Mutex<Registry>,
+    /// All parts that are not closed. A lock of its own, held for moments: figures are asked for when other things hang.
+    open: Mutex<HashMap<String, Weak<Part>>>,
     group: group::Group,
     counters: Counters,
     free: disk::Free,
@@ -358,6 +381,17 @@ impl Inner {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn open(&self) -> MutexGuard<'_, HashMap<String, Weak<Part>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known of the bytes that a node has stored. None: there is no bound on them.
+    fn stored(&self, node: &str) -> Option<Arc<quota::Stored>> {
+        self.config.quotas.node_bytes?;
+        let mut registry = self.registry();
+        Some(Arc::clone(&registry.nodes.entry(node.to_owned()).or_default().stored))
+    }
+
     /// Whether uploads are taken and so many bytes are free; the text is for the 503.
     fn has_room(&self, bytes: u64) -> Result<(), &'static str> {
         if self.stopping.load(Ordering::Acquire) {
@@ -380,6 +414,7 @@ impl Inner {
         if part.forgotten.swap(true, Ordering::AcqRel) {
             return;
         }
+        self.open().remove(&part.name());
         let over_quota = part.is_over_quota();
         let mut registry = self.registry();
         if over_quota && let Some(id) = part.recording() {
@@ -444,6 +479,7 @@ impl Store {
             dirs,
             lock: Mutex::new(Some(lock)),
             registry: Mutex::default(),
+            open: Mutex::default(),
             group: group::Group::default(),
             counters: Counters::default(),
             free,
@@ -506,6 +542,12 @@ impl Store {
     pub fn status(&self) -> Status {
         let c = &self.inner.counters;
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (mut uncommitted_bytes, mut uncommitted_us) = (0_u64, 0);
+        for part in self.inner.open().values().filter_map(Weak::upgrade) {
+            let (bytes, age_us) = part.lag.uncommitted();
+            uncommitted_bytes = uncommitted_bytes.saturating_add(bytes);
+            uncommitted_us = uncommitted_us.max(age_us);
+        }
         Status {
             free_bytes: self.inner.free.bytes(&*self.inner.config.disk, self.inner.dirs.root()),
             open_parts: self.inner.registry().open_parts,
@@ -517,6 +559,9 @@ impl Store {
             commits: get(&c.commits),
             sealed: get(&c.sealed),
             failed: get(&c.failed),
+            over_quota: c.over_quota.each_ref().map(get),
+            uncommitted_bytes,
+            uncommitted_us,
         }
     }
 

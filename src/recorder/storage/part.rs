@@ -12,8 +12,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::disk::Times;
 use super::journal::Slot;
+use super::lag::Lag;
 use super::layout::hex;
-use super::quota::Rate;
+use super::quota::{Quota, Rate, Stored};
 use super::sidecar::{How as Ended, PeerFacts, Sidecar, peer_json};
 use super::stamp::format_time;
 use super::{Counters, Failure, How, Inner, Notify, Progress, State, add};
@@ -81,6 +82,8 @@ impl Facts {
 pub(crate) struct Part {
     facts: Facts,
     state: Mutex<PartState>,
+    /// What is not committed of it.
+    pub(crate) lag: Lag,
     /// Whether the commit group has it in its queue.
     pub(crate) queued: AtomicBool,
     /// Whether it was taken out of the figures; twice would count another part out.
@@ -140,6 +143,8 @@ struct PartState {
     offset: u64,
     phase: Phase,
     rate: Option<Rate>,
+    /// What its node has stored, when that is bounded.
+    stored: Option<Arc<Stored>>,
     /// So many bytes that are not durable are urgent.
     flush_from: u64,
     /// That was told since the last flush began.
@@ -207,6 +212,7 @@ impl Part {
             offset,
             phase,
             rate: None,
+            stored: None,
             flush_from: FLUSH_FROM_BYTES,
             urged: false,
             detached: facts.recovered.then(Instant::now),
@@ -220,6 +226,7 @@ impl Part {
         Self {
             facts,
             state: Mutex::new(state),
+            lag: Lag::default(),
             queued: AtomicBool::new(false),
             forgotten: AtomicBool::new(false),
         }
@@ -249,6 +256,11 @@ impl Part {
     pub(crate) fn set_window(&self, window: u64) {
         let quarter = if window == 0 { FLUSH_FROM_BYTES } else { window / 4 };
         self.lock().flush_from = quarter.clamp(FLUSH_FROM_MIN_BYTES, FLUSH_FROM_MAX_BYTES);
+    }
+
+    /// Where what is stored of its node is counted.
+    pub(crate) fn set_stored(&self, stored: Option<Arc<Stored>>) {
+        self.lock().stored = stored;
     }
 
     /// The first connection of a new part. Returns its number.
@@ -321,7 +333,7 @@ impl Part {
         if let Some(per_second) = store.config.quotas.session_rate
             && s.rate.as_mut().is_some_and(|r| !r.take(bytes.len(), per_second))
         {
-            return Err(s.fail("quota: too many bytes a second"));
+            return Err(s.fail(store.counters.over(Quota::SessionRate)));
         }
         s.received += bytes.len() as u64;
         let mut rest = bytes;
@@ -388,12 +400,24 @@ impl Part {
         let config = &store.config;
         let all = self.facts.before.saturating_add(s.len).saturating_add(bytes.len() as u64);
         if config.quotas.part_bytes.is_some_and(|most| all > most) {
-            return Err(s.fail("quota: the recording is too large"));
+            return Err(s.fail(store.counters.over(Quota::PartBytes)));
         }
         if store.free.bytes(&*config.disk, store.dirs.root()) < config.reserve {
             return Err(s.fail("disk full"));
         }
+        let taken = bytes.len() as u64;
+        let measure = || store.dirs.stored_bytes(&self.facts.node);
+        if let Some((stored, most)) = s.stored.as_ref().zip(config.quotas.node_bytes)
+            && !stored.take(taken, most, measure)
+        {
+            return Err(s.fail(store.counters.over(Quota::NodeBytes)));
+        }
+        self.lag.received(s.len + taken - s.durable.length);
         if let Err(e) = config.disk.write_at(&s.file, bytes, s.len) {
+            if let Some(stored) = &s.stored {
+                stored.give_back(taken);
+            }
+            self.lag.received(s.len - s.durable.length);
             let full =
                 matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
             if full {
@@ -505,6 +529,7 @@ impl Part {
             add(&store.counters.failed, 1);
             return None;
         }
+        self.lag.flushing();
         let (file, journal) = (Arc::clone(&s.file), Arc::clone(&s.journal));
         Some(Snapshot { slot, file, journal, fresh: s.fresh })
     }
@@ -517,6 +542,7 @@ impl Part {
         }
         s.durable = slot;
         s.fresh = false;
+        self.lag.committed(s.len - s.durable.length);
         if let Some(notify) = &s.notify {
             notify.wake();
         }

@@ -80,25 +80,9 @@ impl Client {
     /// It does not block, but for the kernel's random generator shortly after boot.
     pub fn open(&self, metadata: Metadata, decision: Decision) -> Result<Session, Error> {
         self.shared.check()?;
-        let recording = random::<16>()?;
-        let id = hex(&recording);
-        let machine_config = Config {
-            header: header(metadata, &id),
-            recording,
-            resume_secret: random::<16>()?,
-            ring_bytes: self.config.ring_bytes,
-            recorders: recorders(&decision.recorders),
-            on_failure: OnFailure {
-                reject_message: decision.reject_message,
-                terminate_message: decision.terminate_message,
-            },
-            release: decision.release,
-            protocols: self.config.protocols,
-            deadlines: deadlines(decision.grace, decision.stall_limit, decision.start_limit),
-            record_input: decision.record_input,
-            stock_with_release_commit: decision.stock_with_release_commit,
-            jitter_seed: u64::from_ne_bytes(random::<8>()?),
-        };
+        let recorders = decision.recorders.clone();
+        let observer = decision.observer.clone();
+        let (id, machine_config) = machine_config(&self.config, metadata, decision)?;
         if self.shared.sessions.fetch_add(1, SeqCst) >= self.config.max_sessions {
             self.shared.sessions.fetch_sub(1, SeqCst);
             return Err(Error::Full);
@@ -106,7 +90,7 @@ impl Client {
         let machine = Machine::new(machine_config, self.shared.now()).inspect_err(|_| {
             self.shared.sessions.fetch_sub(1, SeqCst);
         })?;
-        let slot = Arc::new(Slot::new(machine, id, decision.recorders, decision.observer));
+        let slot = Arc::new(Slot::new(machine, id, recorders, observer));
         self.shared.inbox().push(Arc::clone(&slot));
         self.shared.wake(Wake::Now);
         Ok(Session::new(Arc::clone(&self.shared), slot, self.config.ring_bytes))
@@ -125,6 +109,34 @@ impl Drop for Client {
             let _ = worker.join();
         }
     }
+}
+
+/// What both drivers make of a decision, with the recording's id.
+pub(super) fn machine_config(
+    client: &ClientConfig,
+    metadata: Metadata,
+    decision: Decision,
+) -> Result<(String, Config), Error> {
+    let recording = random::<16>()?;
+    let id = hex(&recording);
+    let config = Config {
+        header: header(metadata, &id),
+        recording,
+        resume_secret: random::<16>()?,
+        ring_bytes: client.ring_bytes,
+        recorders: recorders(&decision.recorders),
+        on_failure: OnFailure {
+            reject_message: decision.reject_message,
+            terminate_message: decision.terminate_message,
+        },
+        release: decision.release,
+        protocols: client.protocols,
+        deadlines: deadlines(decision.grace, decision.stall_limit, decision.start_limit),
+        record_input: decision.record_input,
+        stock_with_release_commit: decision.stock_with_release_commit,
+        jitter_seed: u64::from_ne_bytes(random::<8>()?),
+    };
+    Ok((id, config))
 }
 
 fn random<const N: usize>() -> Result<[u8; N], Error> {

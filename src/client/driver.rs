@@ -429,7 +429,7 @@ fn attempt(addr: &RecorderAddr, error: Error) -> String {
     AttemptText { authority: &addr.to_string(), error }.to_string()
 }
 
-fn timespec(span: Span) -> Timespec {
+pub(super) fn timespec(span: Span) -> Timespec {
     // Rounded up: waking before the deadline would only mean waiting again.
     let us = span.0.saturating_add(1);
     Timespec {

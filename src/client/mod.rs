@@ -42,6 +42,7 @@ mod driver;
 mod handle;
 mod link;
 mod log;
+mod polled;
 mod shared;
 mod sys;
 #[cfg(feature = "tls")]
@@ -52,6 +53,7 @@ pub use self::api::Client;
 pub use self::config::{ClientConfig, Decision, Endpoint, Metadata, Observer, RecorderAddr};
 pub use self::handle::{Outcome, Session, Start, Transition};
 pub use self::log::{Level, LogFacade, LogSink, NoLog};
+pub use self::polled::{Notice, Polled, SessionId};
 #[cfg(feature = "tls")]
 pub use self::tls::{Tls, TlsConfig, TlsError};
 pub use crate::cast::{ExitStatus, Stream};

@@ -145,101 +145,125 @@ impl Copy {
     }
 }
 
-fn copy(session: &Session, state: &State, mut sources: Vec<Source>, mut screen: Option<Screen>) {
-    let mut buffer = vec![0; BUFFER_BYTES];
-    let mut recorded = [0u64; 2];
-    while !sources.is_empty() {
+fn copy(session: &Session, state: &State, mut sources: Vec<Source>, screen: Option<Screen>) {
+    let buffer = vec![0; BUFFER_BYTES];
+    let mut copier = Copier { session, state, screen, buffer, recorded: [0; 2] };
+    let mut ended = false;
+    while !sources.is_empty() && !ended {
+        let full = copier.advance();
         let mut idle = true;
-        let mut ended = false;
-        let full = screen.as_mut().is_some_and(|screen| {
-            screen.advance();
-            state.held.store(screen.waiting(), SeqCst);
-            !screen.has_room()
-        });
-        sources.retain_mut(|source| {
-            if full {
-                return true;
-            }
-            let n = match rustix::io::read(&source.fd, &mut *buffer) {
-                Ok(0) => return source.end(session),
-                Ok(n) => n,
-                Err(Errno::AGAIN | Errno::INTR) => return true,
-                // EIO: nothing has the terminal open any more.
-                Err(_) => return source.end(session),
-            };
-            idle = false;
-            let before = source.volume.as_ref().and_then(Volume::begins).is_some();
-            let (bytes, beyond) = match &mut source.volume {
-                Some(volume) => volume.take(&buffer[..n]),
-                None => (&buffer[..n], &[][..]),
-            };
-            recorded[index(source.stream)] += bytes.len() as u64;
-            if state.by_commit {
-                // Before it is given away: it may be released at once.
-                lock(&state.waiting[index(source.stream)]).extend(bytes);
-            }
-            if session.output(source.stream, bytes).is_err() {
-                ended = true;
-                return false;
-            }
-            match &mut screen {
-                Some(screen) => screen.show(bytes),
-                None if state.by_commit => {}
-                None => {
-                    if show(source.stream, bytes).is_err() && source.is_pipe {
-                        return source.end(session);
-                    }
-                }
-            }
-            if beyond.is_empty() {
-                return true;
-            }
-            if !before && let Some(label) = source.volume.as_ref().and_then(Volume::begins) {
-                mark(session, &label);
-            }
-            // Behind what was recorded, and not once the session is over.
-            if !await_shown(session, state, source.stream, recorded[index(source.stream)]) {
-                ended = true;
-                return false;
-            }
-            show(source.stream, beyond).is_ok() || source.end(session)
-        });
-        if ended {
-            break;
+        if !full {
+            sources.retain_mut(|source| {
+                let turn = copier.pass(source);
+                idle &= turn == Turn::Nothing;
+                ended |= turn == Turn::SessionOver;
+                matches!(turn, Turn::Moved | Turn::Nothing) || source.end(session)
+            });
         }
-        if idle && !sources.is_empty() {
-            // Read before the wait: what came before the stop is seen by the read behind it.
-            let stop = state.stop.load(SeqCst);
-            let held = screen.as_ref().filter(|screen| screen.waiting() > 0);
-            let polled = if full { &[] } else { &*sources };
-            let fds = polled.iter().map(|source| PollFd::new(&source.fd, PollFlags::IN));
-            let fds = fds.chain(held.map(|s| PollFd::from_borrowed_fd(s.fd(), PollFlags::OUT)));
-            let bell = PollFd::from_borrowed_fd(state.stop_bell.fd(), PollFlags::IN);
-            let fds = fds.chain((!stop).then_some(bell));
-            // A reader that went away is known to the program at once, and not only when it writes.
-            let pipes: Vec<_> = polled.iter().filter(|s| s.is_pipe).map(|s| s.stream).collect();
-            let readers =
-                pipes.iter().map(|s| PollFd::from_borrowed_fd(fd_of(*s), PollFlags::empty()));
-            let mut fds: Vec<_> = fds.chain(readers).collect();
-            let ready = poll(&mut fds, Some(if stop { &QUIET } else { &LONG }));
-            let last = fds.len() - pipes.len();
-            let gone: Vec<_> = (fds[last..].iter().zip(pipes))
-                .filter(|(fd, _)| fd.revents().intersects(PollFlags::ERR | PollFlags::HUP))
-                .map(|(_, stream)| stream)
-                .collect();
-            drop(fds);
-            if stop && !full && ready == Ok(0) {
-                break;
-            }
-            sources.retain_mut(|source| !gone.contains(&source.stream) || source.end(session));
+        if idle && !ended && !sources.is_empty() {
+            ended = !copier.wait(&mut sources, full);
         }
     }
     for source in &mut sources {
         source.end(session);
     }
-    if let Some(screen) = &mut screen {
+    if let Some(screen) = &mut copier.screen {
         screen.flush(|| state.closed.load(SeqCst));
         state.held.store(0, SeqCst);
+    }
+}
+
+struct Copier<'a> {
+    session: &'a Session,
+    state: &'a State,
+    screen: Option<Screen>,
+    buffer: Vec<u8>,
+    /// Bytes of each stream that the recording was given.
+    recorded: [u64; 2],
+}
+
+/// What came of looking at a source.
+#[derive(PartialEq, Eq)]
+enum Turn {
+    Moved,
+    Nothing,
+    SessionOver,
+    SourceOver,
+}
+
+impl Copier<'_> {
+    /// Shows what waits; whether the screen is full.
+    fn advance(&mut self) -> bool {
+        let Some(screen) = &mut self.screen else { return false };
+        screen.advance();
+        self.state.held.store(screen.waiting(), SeqCst);
+        !screen.has_room()
+    }
+
+    /// One read: recorded, then shown.
+    fn pass(&mut self, source: &mut Source) -> Turn {
+        let n = match rustix::io::read(&source.fd, &mut *self.buffer) {
+            Err(Errno::AGAIN | Errno::INTR) => return Turn::Nothing,
+            Ok(n) if n > 0 => n,
+            // EIO: nothing has the terminal open any more.
+            _ => return Turn::SourceOver,
+        };
+        let before = source.volume.as_ref().and_then(Volume::begins).is_some();
+        let (bytes, beyond) = match &mut source.volume {
+            Some(volume) => volume.take(&self.buffer[..n]),
+            None => (&self.buffer[..n], &[][..]),
+        };
+        let stream = source.stream;
+        self.recorded[index(stream)] += bytes.len() as u64;
+        if self.state.by_commit {
+            // Before it is given away: it may be released at once.
+            lock(&self.state.waiting[index(stream)]).extend(bytes);
+        }
+        if self.session.output(stream, bytes).is_err() {
+            return Turn::SessionOver;
+        }
+        match &mut self.screen {
+            Some(screen) => screen.show(bytes),
+            None if self.state.by_commit => {}
+            None if show(stream, bytes).is_err() && source.is_pipe => return Turn::SourceOver,
+            None => {}
+        }
+        if beyond.is_empty() {
+            return Turn::Moved;
+        }
+        if !before && let Some(label) = source.volume.as_ref().and_then(Volume::begins) {
+            mark(self.session, &label);
+        }
+        // Behind what was recorded, and not once the session is over.
+        if !await_shown(self.session, self.state, stream, self.recorded[index(stream)]) {
+            return Turn::SessionOver;
+        }
+        if show(stream, beyond).is_ok() { Turn::Moved } else { Turn::SourceOver }
+    }
+
+    /// Waits for a source, or for the screen when that is full. False: the program has ended, and this was all.
+    fn wait(&self, sources: &mut Vec<Source>, full: bool) -> bool {
+        // Read before the wait: what came before the stop is seen by the read behind it.
+        let stop = self.state.stop.load(SeqCst);
+        let held = self.screen.as_ref().filter(|screen| screen.waiting() > 0);
+        let polled = if full { &[] } else { &**sources };
+        let fds = polled.iter().map(|source| PollFd::new(&source.fd, PollFlags::IN));
+        let fds = fds.chain(held.map(|s| PollFd::from_borrowed_fd(s.fd(), PollFlags::OUT)));
+        let bell = PollFd::from_borrowed_fd(self.state.stop_bell.fd(), PollFlags::IN);
+        let fds = fds.chain((!stop).then_some(bell));
+        // A reader that went away is known to the program at once, and not only when it writes.
+        let pipes: Vec<_> = polled.iter().filter(|s| s.is_pipe).map(|s| s.stream).collect();
+        let readers = pipes.iter().map(|s| PollFd::from_borrowed_fd(fd_of(*s), PollFlags::empty()));
+        let mut fds: Vec<_> = fds.chain(readers).collect();
+        let ready = poll(&mut fds, Some(if stop { &QUIET } else { &LONG }));
+        let readers = fds.len() - pipes.len();
+        let gone: Vec<_> = (fds[readers..].iter().zip(pipes))
+            .filter(|(fd, _)| fd.revents().intersects(PollFlags::ERR | PollFlags::HUP))
+            .map(|(_, stream)| stream)
+            .collect();
+        drop(fds);
+        sources.retain_mut(|source| !gone.contains(&source.stream) || source.end(self.session));
+        !(stop && !full && ready == Ok(0))
     }
 }
 

@@ -278,8 +278,9 @@ background_job_holds_the_pipe() {
     expect recorded "$(said stdout)" "$(printf 'early\nlate')"
     # On a terminal nobody is waited for.
     begun=$SECONDS
-    on_tty expect='ready> ' send='sleep 30 & exit\r' -- "${client[@]}" >shown
+    on_tty expect='ready> ' send='sleep 30 & echo $! >~/job; exit\r' -- "${client[@]}" >shown
     [ $((SECONDS - begun)) -lt 10 ] || fail "the shell took $((SECONDS - begun)) s to end"
+    kill "$(cat "$home/job")" && rm "$home/job"
 }
 
 common=(

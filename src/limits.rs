@@ -181,6 +181,8 @@ pub const RESERVE_BYTES: u64 = 64 * 1024 * 1024;
 pub const SEAL_RESERVE_BYTES: u64 = 16_384;
 /// How long a recording without a connection can be resumed unless configured.
 pub const RESUME_WINDOW: Span = Span::from_secs(600);
+/// How long the end of a store waits for a flush: as long as a client gives a recorder whose disk hangs.
+pub const STOP_WAIT: Span = PROGRESS;
 /// How long stock uploads are served after SIGTERM unless configured.
 pub const DRAIN_TIMEOUT: Span = Span::from_secs(60);
 /// How long sent bytes may stay unacknowledged by a peer's TCP: a client that vanished is noticed by then.

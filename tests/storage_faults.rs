@@ -454,3 +454,74 @@ fn a_recording_may_have_more_parts_than_a_process_open_files() {
     let text = String::from_utf8_lossy(&out.stdout);
     assert!(text.contains(&format!("joined {end} of 100 parts")), "{text}\n{out:?}");
 }
+
+#[test]
+fn a_sidecar_that_is_none_takes_no_journal_away() {
+    let sidecar_of_another = |dir: &Dir| {
+        let other = Dir::new();
+        let store = other.store();
+        let mut upload = store.begin(dir.stock()).unwrap();
+        upload.append(HEADER).unwrap();
+        upload.end(How::Clean);
+        other.wait(&upload, |p| matches!(p.state, State::Sealed(_)));
+        fs::read(other.only_open("127.0.0.1").1.remove(0)).unwrap()
+    };
+    for case in ["empty", "garbage", "of another part", "a link"] {
+        let dir = Dir::new();
+        let claim = Claim::new(8);
+        {
+            let store = dir.store();
+            let mut upload = store.begin(dir.resumable(&claim, 1, 0)).unwrap();
+            upload.append(HEADER).unwrap();
+            upload.append(&line(1)).unwrap();
+            dir.wait(&upload, |p| p.commit > HEADER.len() as u64);
+            std::mem::forget(upload);
+            store.shutdown();
+        }
+        let (cast, _) = dir.only_open("127.0.0.1");
+        let json = cast.with_extension("json");
+        match case {
+            "empty" => fs::write(&json, b"").unwrap(),
+            "garbage" => fs::write(&json, b"{\"schema\":1}\n").unwrap(),
+            "a link" => std::os::unix::fs::symlink("/etc/passwd", &json).unwrap(),
+            _ => fs::write(&json, sidecar_of_another(&dir)).unwrap(),
+        }
+        let before = fs::read(&cast).unwrap();
+        let (store, recovery) = Store::open(StoreConfig::new(dir.path())).unwrap();
+        assert_eq!(recovery.bad.len(), 1, "{case}: {recovery:?}");
+        assert!(recovery.bad[0].contains("sidecar"), "{case}: {recovery:?}");
+        // What was committed is still there to be looked at, and so is what proves it.
+        let open = fs::read_dir(dir.path().join("open")).unwrap();
+        let names: Vec<_> = open.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        assert!(names.iter().any(|n| n.ends_with(".journal.bad")), "{case}: {names:?}");
+        assert_eq!(fs::read(&cast).unwrap(), before, "{case}");
+        // And the session goes on in a part of its own.
+        let at = before.len() as u64;
+        let mut upload = store.begin(dir.resumable(&claim, 2, at)).unwrap();
+        upload.append(AGAIN).unwrap();
+        upload.append(&line(2)).unwrap();
+        dir.wait(&upload, |p| p.commit == at + line(2).len() as u64);
+    }
+}
+
+#[test]
+fn coming_back_gives_no_new_burst() {
+    let dir = Dir::new();
+    let mut config = StoreConfig::new(dir.path());
+    config.quotas.session_rate = Some(100);
+    let (store, _) = Store::open(config).unwrap();
+    let claim = Claim::new(9);
+    let mut upload = store.begin(dir.resumable(&claim, 1, 0)).unwrap();
+    upload.append(HEADER).unwrap();
+    upload.append(&[b'x'; 800]).unwrap();
+    let end = HEADER.len() as u64 + 800;
+    // On in the same part, and in a new one: of the burst of 1,000 bytes only so much is left.
+    let mut same = store.begin(dir.resumable(&claim, 2, end)).unwrap();
+    same.append(AGAIN).unwrap();
+    same.append(b"y").unwrap();
+    let mut new = store.begin(dir.resumable(&claim, 3, end + 500)).unwrap();
+    new.append(AGAIN).unwrap();
+    assert!(new.append(&[b'x'; 800]).is_err());
+    let State::Failed(text) = new.progress().state else { panic!() };
+    assert!(text.starts_with("quota: too many bytes a second"), "{text}");
+}

@@ -51,9 +51,8 @@ pub(crate) fn begin(store: &Arc<Inner>, begin: Begin) -> Result<Upload, Refusal>
         // Before anything of the older connection is touched.
         room(store, store.room_to_go_on(claim.window))?;
         entry.attempt = claim.attempt;
-        let rate = store.config.quotas.session_rate;
         if let Some((connection, start_commit)) =
-            entry.part.resume(claim.offset, claim.attempt, Arc::clone(&begin.notify), rate)
+            entry.part.resume(claim.offset, claim.attempt, Arc::clone(&begin.notify))
         {
             let part = Arc::clone(&entry.part);
             part.set_window(claim.window);
@@ -81,6 +80,9 @@ pub(crate) fn begin(store: &Arc<Inner>, begin: Begin) -> Result<Upload, Refusal>
         .inspect_err(|_| {
             release(store, &node);
         })?;
+    if let Some(old) = &old {
+        part.set_rate_of(old);
+    }
     // Attached before others can find it: a later attempt that finds it must find this connection in it.
     let upload = attach(store, Arc::clone(&part), &begin, claim.offset);
     registry = store.registry();
@@ -144,18 +146,17 @@ fn known_identity(peer: &super::Peer) -> Option<String> {
 /// The part that a resume left behind takes no more bytes and is closed.
 fn supersede(store: &Arc<Inner>, old: &Arc<Part>, begin: &Begin) {
     // An offset that no part can contain: ends the older connection, takes nothing.
-    let _ = old.resume(u64::MAX, 0, Arc::clone(&begin.notify), None);
+    let _ = old.resume(u64::MAX, 0, Arc::clone(&begin.notify));
     if old.abandon() {
         store.group.dirty(old);
     }
 }
 
 fn attach(store: &Arc<Inner>, part: Arc<Part>, begin: &Begin, offset: u64) -> Upload {
-    let rate = store.config.quotas.session_rate;
     part.set_window(begin.resume.as_ref().map_or(0, |claim| claim.window));
     part.set_stored(store.stored(part.node()));
     store.open().insert(part.name(), Arc::downgrade(&part));
-    let connection = part.attach_first(Arc::clone(&begin.notify), rate);
+    let connection = part.attach_first(Arc::clone(&begin.notify));
     // Even an empty part becomes durable: its name says that there was a session.
     store.group.dirty(&part);
     Upload { part, connection, start_commit: offset, store: Arc::clone(store), ended: false }

@@ -140,6 +140,17 @@ impl Disk for RealDisk {
     }
 }
 
+/// Whether an error is only that there were no descriptors: no file was touched, and it may work later. No sync says so.
+pub(crate) fn is_shortage(e: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(Errno::from_io_error(e), Some(Errno::MFILE | Errno::NFILE))
+}
+
+/// The same error for one more part.
+pub(crate) fn again(e: &io::Error) -> io::Error {
+    e.raw_os_error().map_or_else(|| e.kind().into(), io::Error::from_raw_os_error)
+}
+
 /// Whether a kernel's release is at least 5.8.
 fn since_5_8(release: &str) -> bool {
     let mut numbers = release.trim().split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::disk::{again, is_shortage};
 use super::part::{Part, Snapshot};
 use super::sidecar::Sidecar;
 use super::{Inner, add};
@@ -24,14 +25,19 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct Group {
     queue: Mutex<Queue>,
     ready: Condvar,
+    over: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     parts: Vec<Arc<Part>>,
+    /// Parts whose turn failed for a shortage; they come again when detached parts are looked at.
+    later: Vec<Arc<Part>>,
     /// A client waits: for room in its ring, or for the end of its recording.
     urgent: bool,
     stop: bool,
+    /// The thread is over.
+    ended: bool,
 }
 
 /// Between two flushes the device rests as long as this many flushes took, unless something is urgent: a flush costs about the
@@ -63,10 +69,33 @@ impl Group {
         self.ready.notify_one();
     }
 
+    /// The same, but not at once.
+    fn later(&self, part: &Arc<Part>) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.later.push(Arc::clone(part));
+    }
+
+    /// Now is later.
+    fn retry(&self) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let later = std::mem::take(&mut queue.later);
+        queue.parts.extend(later.into_iter().filter(|part| part.mark_queued()));
+    }
+
     /// What is queued is done; then the thread ends.
     pub(crate) fn stop(&self) {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).stop = true;
         self.ready.notify_one();
+    }
+
+    /// Waits for the end of the thread. False: it is not over.
+    pub(crate) fn wait_ended(&self, most: Duration) -> bool {
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let (queue, _) = self
+            .over
+            .wait_timeout_while(queue, most, |queue| !queue.ended)
+            .unwrap_or_else(PoisonError::into_inner);
+        queue.ended
     }
 
     /// Everything that is dirty; waits for it, but not past `until`, and not before `rest` is over. The flag says whether to
@@ -93,6 +122,8 @@ struct Stopped<'a>(&'a Inner);
 impl Drop for Stopped<'_> {
     fn drop(&mut self) {
         self.0.stopped.store(true, Ordering::Release);
+        self.0.group.queue.lock().unwrap_or_else(PoisonError::into_inner).ended = true;
+        self.0.group.over.notify_all();
     }
 }
 
@@ -113,6 +144,7 @@ pub(crate) fn run(store: &Arc<Inner>) {
         }
         if Instant::now() >= expire_at {
             expire(store);
+            store.group.retry();
             expire_at = Instant::now() + EXPIRE_EVERY;
         }
     }
@@ -139,13 +171,16 @@ fn flush(store: &Arc<Inner>, batch: &[Arc<Part>]) {
         }
     }
     if !dirty.is_empty() {
-        let failed = sync_all(store, &dirty);
-        for ((part, snapshot), failed) in dirty.iter().zip(failed) {
-            if failed {
-                part.die(&store.counters);
-            } else {
-                part.announce(snapshot.slot);
-                add(&store.counters.commits, 1);
+        let results = sync_all(store, &dirty);
+        for ((part, snapshot), result) in dirty.iter().zip(results) {
+            match result {
+                Ok(()) => {
+                    part.announce(snapshot.slot);
+                    add(&store.counters.commits, 1);
+                }
+                // No sync failed: a directory could not be opened to be synced.
+                Err(e) if is_shortage(&e) => store.group.later(part),
+                Err(_) => part.die(&store.counters),
             }
         }
         let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -162,15 +197,15 @@ fn flush(store: &Arc<Inner>, batch: &[Arc<Part>]) {
     }
 }
 
-/// Syncs files, journals, and what new parts need of directories. One flag a part: its sync failed.
-fn sync_all(store: &Arc<Inner>, dirty: &[(&Arc<Part>, Snapshot)]) -> Vec<bool> {
+/// Syncs files, journals, and what new parts need of directories. One result a part.
+fn sync_all(store: &Arc<Inner>, dirty: &[(&Arc<Part>, Snapshot)]) -> Vec<io::Result<()>> {
     let disk = &*store.config.disk;
     if dirty.len() >= SYNCFS_FROM && disk.sync_fs_reports() {
         let result = disk.sync_fs(store.dirs.root());
         if let Err(e) = &result {
             log::error!("syncing {} recordings: {e}", dirty.len());
         }
-        return vec![result.is_err(); dirty.len()];
+        return dirty.iter().map(|_| result.as_ref().map_err(again).copied()).collect();
     }
     // What holds the names of new parts, each once. A node's directory can be older than this process and not durable yet, so
     // its parent is synced whoever made it.
@@ -183,7 +218,7 @@ fn sync_all(store: &Arc<Inner>, dirty: &[(&Arc<Part>, Snapshot)]) -> Vec<bool> {
         for node in fresh {
             let result = match &shared {
                 Ok(()) => store.dirs.existing_node(node).and_then(|dir| disk.sync_dir(&dir)),
-                Err(e) => Err(io::Error::from(e.kind())),
+                Err(e) => Err(again(e)),
             };
             names.insert(node, result);
         }
@@ -192,7 +227,7 @@ fn sync_all(store: &Arc<Inner>, dirty: &[(&Arc<Part>, Snapshot)]) -> Vec<bool> {
         disk.sync(&snapshot.file)?;
         disk.sync(&snapshot.journal)?;
         match names.get(part.node()).filter(|_| snapshot.fresh) {
-            Some(Err(e)) => Err(io::Error::from(e.kind())),
+            Some(Err(e)) => Err(again(e)),
             _ => Ok(()),
         }
     };
@@ -203,7 +238,7 @@ fn sync_all(store: &Arc<Inner>, dirty: &[(&Arc<Part>, Snapshot)]) -> Vec<bool> {
             if let Err(e) = &result {
                 log::error!("syncing {}: {e}", part.name());
             }
-            result.is_err()
+            result
         })
         .collect()
 }
@@ -222,7 +257,7 @@ fn close(store: &Arc<Inner>, parts: &[(&Arc<Part>, Sidecar)]) {
     let mut named = Vec::with_capacity(parts.len());
     for ((part, _), seal) in parts.iter().zip(written) {
         let result = seal.and_then(|seal| match (&all, many) {
-            (Err(e), _) => Err(io::Error::from(e.kind())),
+            (Err(e), _) => Err(again(e)),
             (Ok(()), true) => Ok(()),
             (Ok(()), false) => disk.sync(&seal),
         });
@@ -242,9 +277,12 @@ fn close(store: &Arc<Inner>, parts: &[(&Arc<Part>, Sidecar)]) {
         *result = store.dirs.existing_node(name).and_then(|dir| disk.sync_dir(&dir));
     }
     for ((part, sidecar), result) in parts.iter().zip(named) {
-        let synced = nodes.get(part.node()).is_some_and(Result::is_ok);
+        let result = result.and_then(|()| match nodes.get(part.node()) {
+            Some(Err(e)) => Err(again(e)),
+            _ => Ok(()),
+        });
         match result {
-            Ok(()) if synced => {
+            Ok(()) => {
                 let journal = part.facts().open_name("journal");
                 let none = rustix::fs::AtFlags::empty();
                 // One that stays is removed at the next start: its part has a sidecar.
@@ -256,10 +294,13 @@ fn close(store: &Arc<Inner>, parts: &[(&Arc<Part>, Sidecar)]) {
                 part.closed();
                 store.forget(part);
             }
-            other => {
-                if let Err(e) = other {
-                    log::error!("closing {}: {e}", part.name());
-                }
+            Err(e) if is_shortage(&e) => {
+                log::warn!("closing {}: {e}; it is tried again", part.name());
+                part.reopen();
+                store.group.later(part);
+            }
+            Err(e) => {
+                log::error!("closing {}: {e}", part.name());
                 part.die(&store.counters);
                 store.forget(part);
             }

@@ -59,6 +59,8 @@ pub struct StoreConfig {
     pub resume_window: Duration,
     /// Directories 0750 and files 0640 instead of 0700 and 0600.
     pub group_readable: bool,
+    /// How long [`Store::shutdown`] waits for a flush that hangs.
+    pub stop_wait: Duration,
     /// Bounds on sessions and nodes.
     pub quotas: Quotas,
     /// The system calls; another one in tests.
@@ -75,6 +77,7 @@ impl StoreConfig {
             reserve: limits::RESERVE_BYTES,
             resume_window: Duration::from_micros(limits::RESUME_WINDOW.0),
             group_readable: false,
+            stop_wait: Duration::from_micros(limits::STOP_WAIT.0),
             quotas: Quotas::default(),
             disk: Arc::new(RealDisk),
         }
@@ -242,7 +245,12 @@ impl Upload {
     /// How far it is. Cheap.
     #[must_use]
     pub fn progress(&self) -> Progress {
-        self.part.progress(self.connection)
+        let mut progress = self.part.progress(self.connection);
+        if progress.state == State::Open && self.store.stopped.load(Ordering::Acquire) {
+            // Nobody is left to commit it, or to say so.
+            progress.state = State::Failed("stopping".to_owned());
+        }
+        progress
     }
 
     /// No more comes. Everything is made durable and the part is closed behind the caller's back;
@@ -396,6 +404,9 @@ impl Inner {
     fn has_room(&self, bytes: u64) -> Result<(), &'static str> {
         if self.stopping.load(Ordering::Acquire) {
             return Err("stopping: this recorder takes no new recordings");
+        }
+        if self.stopped.load(Ordering::Acquire) {
+            return Err("io: nothing can be committed here any more");
         }
         if self.free.bytes(&*self.config.disk, self.dirs.root()) < bytes {
             return Err("disk full: this recorder takes no new recordings");
@@ -566,9 +577,18 @@ impl Store {
     }
 
     /// Flushes everything, closes what has ended, leaves resumable parts in their journals, and ends the thread.
+    ///
+    /// # Blocking
+    ///
+    /// As long as that takes, at most [`StoreConfig::stop_wait`]. A flush that hangs longer is left behind, and with it the
+    /// lock on the directory: until it is over nobody else may write there.
     pub fn shutdown(&self) {
         self.inner.stopping.store(true, Ordering::Release);
         self.inner.group.stop();
+        if !self.inner.group.wait_ended(self.inner.config.stop_wait) {
+            log::error!("the disk hangs: what is not committed is left to the next start");
+            return;
+        }
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
             // A panic there has ended its parts already.

@@ -258,15 +258,21 @@ impl Part {
         self.lock().flush_from = quarter.clamp(FLUSH_FROM_MIN_BYTES, FLUSH_FROM_MAX_BYTES);
     }
 
+    /// A recording that goes on in a new part has the rate that the old one left: coming back gives no new burst.
+    pub(crate) fn set_rate_of(&self, old: &Self) {
+        let rate = old.lock().rate.clone();
+        self.lock().rate = rate;
+    }
+
     /// Where what is stored of its node is counted.
     pub(crate) fn set_stored(&self, stored: Option<Arc<Stored>>) {
         self.lock().stored = stored;
     }
 
     /// The first connection of a new part. Returns its number.
-    pub(crate) fn attach_first(&self, notify: Arc<dyn Notify>, rate: Option<u64>) -> u64 {
+    pub(crate) fn attach_first(&self, notify: Arc<dyn Notify>) -> u64 {
         let mut s = self.lock();
-        s.attach(notify, rate);
+        s.attach(notify);
         s.connection
     }
 
@@ -277,7 +283,6 @@ impl Part {
         offset: u64,
         attempt: u64,
         notify: Arc<dyn Notify>,
-        rate: Option<u64>,
     ) -> Option<(u64, u64)> {
         let mut s = self.lock();
         // From here on the older connection cannot write: it finds another number than its own.
@@ -301,7 +306,7 @@ impl Part {
             s.header_bytes + (offset - self.facts.start)
         };
         s.phase = if offset > 0 { Phase::SkipHeader(0) } else { Phase::Compare(at) };
-        s.attach(notify, rate);
+        s.attach(notify);
         Some((s.connection, self.durable_end(&s).max(offset)))
     }
 
@@ -329,11 +334,6 @@ impl Part {
         if store.stopped.load(Ordering::Acquire) {
             s.die("stopping");
             return Err(Failure);
-        }
-        if let Some(per_second) = store.config.quotas.session_rate
-            && s.rate.as_mut().is_some_and(|r| !r.take(bytes.len(), per_second))
-        {
-            return Err(s.fail(store.counters.over(Quota::SessionRate)));
         }
         s.received += bytes.len() as u64;
         let mut rest = bytes;
@@ -398,6 +398,11 @@ impl Part {
 
     fn write(&self, store: &Inner, s: &mut PartState, bytes: &[u8]) -> Result<(), Failure> {
         let config = &store.config;
+        if let Some(per_second) = config.quotas.session_rate
+            && !s.rate.get_or_insert_with(|| Rate::new(per_second)).take(bytes.len(), per_second)
+        {
+            return Err(s.fail(store.counters.over(Quota::SessionRate)));
+        }
         let all = self.facts.before.saturating_add(s.len).saturating_add(bytes.len() as u64);
         if config.quotas.part_bytes.is_some_and(|most| all > most) {
             return Err(s.fail(store.counters.over(Quota::PartBytes)));
@@ -610,6 +615,11 @@ impl Part {
         })
     }
 
+    /// It could not be closed now, and will be later.
+    pub(crate) fn reopen(&self) {
+        self.lock().closing = false;
+    }
+
     /// The sidecar is durable under its name.
     pub(crate) fn closed(&self) {
         let mut s = self.lock();
@@ -651,12 +661,11 @@ impl Part {
 }
 
 impl PartState {
-    fn attach(&mut self, notify: Arc<dyn Notify>, rate: Option<u64>) {
+    fn attach(&mut self, notify: Arc<dyn Notify>) {
         self.connection += 1;
         self.connections += 1;
         self.notify = Some(notify);
         self.received = 0;
-        self.rate = rate.map(Rate::new);
     }
 
     fn fail(&mut self, text: &str) -> Failure {

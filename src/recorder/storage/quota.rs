@@ -140,7 +140,7 @@ impl Stored {
 }
 
 /// Bytes over time of one session: a bucket that holds ten seconds' worth.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Rate {
     credit: f64,
     since: Instant,

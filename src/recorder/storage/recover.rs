@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::disk::is_shortage;
 use super::journal::{self, Slot};
 use super::part::{Facts, Part, Start, Sums};
-use super::sidecar::{number, optional, peer_facts, text, time};
+use super::sidecar::{Sidecar, number, optional, peer_facts, text, time};
 use super::{Entry, Inner, StoreError, layout};
 use crate::limits;
 
@@ -46,11 +47,12 @@ impl std::fmt::Display for Recovery {
 
 pub(crate) fn recover(store: &Arc<Inner>) -> Result<Recovery, StoreError> {
     let fail = |e: io::Error| {
-        StoreError::new(
-            format!("reading {}", store.config.dst.join("open").display()),
-            e,
-            "check the disk and the rights of the recorder's user",
-        )
+        let todo = if is_shortage(&e) {
+            "raise the limit on open files (ulimit -Hn, LimitNOFILE=): every recording that was open needs two"
+        } else {
+            "check the disk and the rights of the recorder's user"
+        };
+        StoreError::new(format!("reading {}", store.config.dst.join("open").display()), e, todo)
     };
     let mut recovery = Recovery::default();
     let mut names = Vec::new();
@@ -68,7 +70,9 @@ pub(crate) fn recover(store: &Arc<Inner>) -> Result<Recovery, StoreError> {
                 recovery.cut_bytes += cut;
                 keep(store, &Arc::from(part), &mut recovery);
             }
-            Err(why) => {
+            // Nothing is wrong with it.
+            Err(Fault::Shortage(e)) => return Err(fail(e)),
+            Err(Fault::Bad(why)) => {
                 log::error!("recovery: {name}: {why}");
                 recovery.bad.push(format!("{name}: {why}"));
                 let open = store.dirs.open_dir();
@@ -85,6 +89,27 @@ pub(crate) fn recover(store: &Arc<Inner>) -> Result<Recovery, StoreError> {
         }
     }
     Ok(recovery)
+}
+
+/// Why a journal was not taken.
+enum Fault {
+    Shortage(io::Error),
+    Bad(String),
+}
+
+impl Fault {
+    fn new(what: &str, e: &io::Error) -> Self {
+        if is_shortage(e) {
+            return Self::Shortage(super::disk::again(e));
+        }
+        Self::Bad(if what.is_empty() { e.to_string() } else { format!("{what}: {e}") })
+    }
+}
+
+impl From<String> for Fault {
+    fn from(why: String) -> Self {
+        Self::Bad(why)
+    }
 }
 
 enum Found {
@@ -130,24 +155,26 @@ fn keep(store: &Arc<Inner>, part: &Arc<Part>, recovery: &mut Recovery) {
     }
 }
 
-fn one(store: &Arc<Inner>, name: &str) -> Result<Found, String> {
+fn one(store: &Arc<Inner>, name: &str) -> Result<Found, Fault> {
     let open = store.dirs.open_dir();
-    let journal = store.dirs.edit(open, name).map_err(|e| e.to_string())?;
+    let journal = store.dirs.edit(open, name).map_err(|e| Fault::new("", &e))?;
     settle(store, &journal).map_err(|e| e.to_string())?;
     let header = journal::read_header(&journal);
     let Some(Value::Object(header)) = header else {
-        return Err("its header cannot be read".into());
+        return Err("its header cannot be read".to_owned().into());
     };
     let facts = facts(&header, name)?;
-    let node = store.dirs.existing_node(&facts.node).map_err(|e| format!("its node: {e}"))?;
-    if layout::exists(&node, &format!("{}.json", facts.stamp)) {
+    let node = store.dirs.existing_node(&facts.node).map_err(|e| Fault::new("its node", &e))?;
+    let json = format!("{}.json", facts.stamp);
+    if layout::exists(&node, &json) {
+        belongs(store, &node, &json, &facts)?;
         let none = rustix::fs::AtFlags::empty();
         rustix::fs::unlinkat(open, name, none).map_err(|e| e.to_string())?;
         let _ = rustix::fs::unlinkat(open, facts.open_name("seal"), none);
         return Ok(Found::Closed);
     }
     let cast = facts.cast_name();
-    let file = store.dirs.edit(&node, &cast).map_err(|e| format!("{cast}: {e}"))?;
+    let file = store.dirs.edit(&node, &cast).map_err(|e| Fault::new(&cast, &e))?;
     settle(store, &file).map_err(|e| format!("{cast}: {e}"))?;
     let found = file.metadata().map_err(|e| e.to_string())?.len();
     let slots = journal::read_slots(&journal);
@@ -200,6 +227,23 @@ fn facts(header: &Map<String, Value>, name: &str) -> Result<Facts, String> {
     }
     Ok(facts)
 }
+
+/// Whether a sidecar is this part's. It takes the journal's place, so it must say what the journal says: one that was damaged or
+/// put there by somebody would take away what proves the commits.
+fn belongs(store: &Inner, node: &File, json: &str, facts: &Facts) -> Result<(), Fault> {
+    let read = store.dirs.read(node, json, SIDECAR_MAX_BYTES);
+    let bytes = read.map_err(|e| Fault::new("its sidecar", &e))?;
+    let sidecar = Sidecar::parse(&bytes).map_err(|why| format!("its sidecar: {why}"))?;
+    let same = sidecar.file == facts.cast_name()
+        && sidecar.node == facts.node
+        && sidecar.recording == facts.recording.map(|id| layout::hex(&id))
+        && sidecar.resume_secret_sha256 == facts.secret_sha256.map(|hash| layout::hex(&hash))
+        && (sidecar.start, sidecar.part) == (facts.start, facts.number);
+    if same { Ok(()) } else { Err("its sidecar is that of another part".to_owned().into()) }
+}
+
+/// Many times the longest that is written.
+const SIDECAR_MAX_BYTES: u64 = 1024 * 1024;
 
 /// Brings memory and device together before anything is believed. After a sync that failed the memory of the system can hold
 /// bytes as clean that never reached the device; they would prove a commit that a loss of power takes back.

@@ -2,12 +2,48 @@
  *
  * Generated from ffi/src by ci/header; changes belong there.
  *
- * What is here: the version, what this build can do, and the text of each status. The calls that
- * record a session are not in this version of the header; Rust programs have them in castkeep::client.
+ * A session is one channel of an SSH connection. Its output goes through castkeep_session_output before
+ * it goes to the user, and from there, while the session runs, to the first recorder of a list that takes
+ * it; when that one is lost, to the next. What happens when none can be had is policy: the configuration
+ * has a message for the start and one for the middle, and where there is a message, recording is required.
  *
- * Every function may be called from any thread, before and after fork, and never blocks. Strings that
- * are returned are static, end in NUL, and are not freed. Nothing here touches standard input or
- * output, signals, the locale or any other state of the process.
+ *   in the listener     castkeep_config_load        a bad file stops the daemon, not the first login
+ *   behind the fork,    castkeep_client_new         one descriptor to wait for, one client a process
+ *   after the login
+ *   for each channel    castkeep_session_new, _set_text, _resize, _open
+ *   until START         the program is held; room is 0
+ *   while it runs       read at most castkeep_session_room, give it to _output, then show it
+ *   at the end          _exit, _finish, and FINISHED or INCOMPLETE; or _close where nobody waits any more
+ *   then                castkeep_session_free
+ *
+ * The whole of it, for a program whose output is on the descriptor `from`:
+ *
+ *   castkeep_client_new(config, CASTKEEP_DRIVER_POLLED, &client);
+ *   castkeep_session_new(client, &session);
+ *   castkeep_session_set_text(session, CASTKEEP_TEXT_LOCAL_USER, user, strlen(user));
+ *   castkeep_session_open(session);
+ *   for (;;) {
+ *       size_t room = castkeep_session_room(session);
+ *       struct pollfd fds[2] = {{castkeep_client_fd(client), POLLIN, 0}, {from, POLLIN, 0}};
+ *       poll(fds, started && room > 0 ? 2 : 1, -1);
+ *       castkeep_client_process(client);
+ *       while (castkeep_client_next_event(client, &event, &which) == 0 && event != CASTKEEP_EVENT_NONE)
+ *           ...             START: let the program run. REFUSED, TERMINATED: show the message.
+ *       if (fds[1].revents) {
+ *           ssize_t n = read(from, buf, room < sizeof buf ? room : sizeof buf);
+ *           if (n > 0 && castkeep_session_output(session, CASTKEEP_STDOUT, buf, n) == 0)
+ *               ...         show it
+ *       }
+ *   }
+ *
+ * Text and bytes go in as pointer and length and are copied; they need no NUL. Enumerations are int32_t.
+ * No call but castkeep_session_close and castkeep_config_load blocks. Nothing here touches standard input
+ * or output, signals (SIGPIPE is never raised), the locale or any other state of the process; descriptors are
+ * close-on-exec; there is no global state, and no random generator that a fork could copy. A fault in
+ * the library stops at its boundary: the call and all later ones of that client answer INTERNAL.
+ *
+ * Fork: a client belongs to the process that made it. In a child every call answers FORKED and sends
+ * nothing; the free functions close descriptors and nothing else.
  *
  * Compare CASTKEEP_VERSION_NUM with castkeep_version_num() once at start: they differ when the library
  * that was loaded is not the one that this header describes.
@@ -17,6 +53,7 @@
 #ifndef CASTKEEP_H
 #define CASTKEEP_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 /*
@@ -33,6 +70,222 @@
  For castkeep_has: TLS of the library's own.
  */
 #define CASTKEEP_CAP_TLS 2
+
+/*
+ For castkeep_config_set_text: shown to the user when the session cannot be recorded from its start; setting
+ it makes the start fail closed.
+ */
+#define CASTKEEP_OPTION_REJECT_MESSAGE 1
+
+/*
+ For castkeep_config_set_text: shown to the user when recording fails in mid-session; setting it makes the
+ middle fail closed.
+ */
+#define CASTKEEP_OPTION_TERMINATE_MESSAGE 2
+
+/*
+ For castkeep_config_set_number: bytes of a session that are kept until a recorder has stored them, 64 KiB
+ to 256 MiB. Unless set 256 KiB. A session's rate is bounded by this over the time of a commit.
+ */
+#define CASTKEEP_OPTION_RING_BYTES 3
+
+/*
+ For castkeep_config_set_number: most sessions of a client at a time. Unless set 64.
+ */
+#define CASTKEEP_OPTION_MAX_SESSIONS 4
+
+/*
+ For castkeep_config_set_number: 1 shows output only when it is stored; see castkeep_session_released. Unless
+ set 0.
+ */
+#define CASTKEEP_OPTION_RELEASE_COMMIT 5
+
+/*
+ For castkeep_config_set_number: 1 says that the host shows no more than castkeep_session_released tells.
+ Without it a client whose configuration wants output stored before it is shown is UNSUPPORTED.
+ */
+#define CASTKEEP_OPTION_HOST_RELEASES 6
+
+/*
+ For castkeep_config_set_number: 1 records what castkeep_session_input is given. Unless set 0.
+ */
+#define CASTKEEP_OPTION_RECORD_INPUT 7
+
+/*
+ For castkeep_config_set_number: milliseconds until the loss of a recorder counts as failed recording.
+ Unless set 15,000.
+ */
+#define CASTKEEP_OPTION_GRACE_MS 8
+
+/*
+ For castkeep_config_set_number: milliseconds that a session which fails open is ever held up. Unless set
+ 1,000.
+ */
+#define CASTKEEP_OPTION_STALL_LIMIT_MS 9
+
+/*
+ For castkeep_config_set_number: milliseconds that all recorders together may take at the start. Unless set
+ 30,000.
+ */
+#define CASTKEEP_OPTION_START_LIMIT_MS 10
+
+/*
+ For castkeep_config_set_number: milliseconds that castkeep_session_finish leaves for storing the rest. Unless
+ set 2,000.
+ */
+#define CASTKEEP_OPTION_CLOSE_WAIT_MS 11
+
+/*
+ For a log function: something failed for good.
+ */
+#define CASTKEEP_LOG_ERROR 0
+
+/*
+ For a log function: a recorder was lost or could not be used.
+ */
+#define CASTKEEP_LOG_WARNING 1
+
+/*
+ For a log function: a recorder took a session.
+ */
+#define CASTKEEP_LOG_INFO 2
+
+/*
+ For a log function: each step.
+ */
+#define CASTKEEP_LOG_DEBUG 3
+
+/*
+ For castkeep_client_new: no thread; the host waits for castkeep_client_fd and calls castkeep_client_process.
+ */
+#define CASTKEEP_DRIVER_POLLED 1
+
+/*
+ For castkeep_client_new: one thread of the library's own for all sessions of the client. Not in this version:
+ UNSUPPORTED.
+ */
+#define CASTKEEP_DRIVER_THREADED 2
+
+/*
+ For castkeep_client_next_event: nothing more to tell now.
+ */
+#define CASTKEEP_EVENT_NONE 0
+
+/*
+ The program may start.
+ */
+#define CASTKEEP_EVENT_START 1
+
+/*
+ The program must not start: show castkeep_session_message, end with 254. The session's last event.
+ */
+#define CASTKEEP_EVENT_REFUSED 2
+
+/*
+ There is room again: see castkeep_session_room.
+ */
+#define CASTKEEP_EVENT_ROOM 3
+
+/*
+ More may be shown: see castkeep_session_released.
+ */
+#define CASTKEEP_EVENT_RELEASED 4
+
+/*
+ Recording failed and policy ends the session: show castkeep_session_message, send SIGHUP to the program, then
+ castkeep_session_exit and castkeep_session_finish.
+ */
+#define CASTKEEP_EVENT_TERMINATED 5
+
+/*
+ Everything is stored, or nothing was to be recorded. The session's last event.
+ */
+#define CASTKEEP_EVENT_FINISHED 6
+
+/*
+ The session ended and not everything is known to be stored. The session's last event.
+ */
+#define CASTKEEP_EVENT_INCOMPLETE 7
+
+/*
+ For castkeep_session_set_text: the command; a session without one is a shell.
+ */
+#define CASTKEEP_TEXT_COMMAND 1
+
+/*
+ For castkeep_session_set_text: the user that the client asked for.
+ */
+#define CASTKEEP_TEXT_SSH_USER 2
+
+/*
+ For castkeep_session_set_text: the user that the session runs as.
+ */
+#define CASTKEEP_TEXT_LOCAL_USER 3
+
+/*
+ For castkeep_session_set_text: TERM.
+ */
+#define CASTKEEP_TEXT_TERM 4
+
+/*
+ For castkeep_session_set_text: "shell", "exec" or "subsystem". Unless set, by whether there is a command.
+ */
+#define CASTKEEP_TEXT_KIND 5
+
+/*
+ For castkeep_session_set_text: name or address that the user came from.
+ */
+#define CASTKEEP_TEXT_SOURCE 6
+
+/*
+ For castkeep_session_set_text: a stable id of that node. Unless set, as SOURCE.
+ */
+#define CASTKEEP_TEXT_SOURCE_ID 7
+
+/*
+ For castkeep_session_set_text: whose node that is.
+ */
+#define CASTKEEP_TEXT_SOURCE_USER 8
+
+/*
+ For castkeep_session_set_text: what all sessions of one SSH connection share.
+ */
+#define CASTKEEP_TEXT_CONNECTION_ID 9
+
+/*
+ For castkeep_session_set_text: the node that the session runs on. Recorders keep recordings by it.
+ */
+#define CASTKEEP_TEXT_NODE 10
+
+/*
+ For castkeep_session_set_text: program and version that records, such as "dropbear/2026.94".
+ */
+#define CASTKEEP_TEXT_PROGRAM 11
+
+/*
+ For castkeep_session_output and castkeep_session_released: standard output, or a terminal.
+ */
+#define CASTKEEP_STDOUT 1
+
+/*
+ For castkeep_session_output and castkeep_session_released: standard error.
+ */
+#define CASTKEEP_STDERR 2
+
+/*
+ For castkeep_session_exit: the program ended with this status.
+ */
+#define CASTKEEP_EXIT_CODE 1
+
+/*
+ For castkeep_session_exit: the program was ended by this signal, by its number on this system.
+ */
+#define CASTKEEP_EXIT_SIGNAL 2
+
+/*
+ For castkeep_session_exit: the user's connection is gone and nobody knows how the program ends. The value is 0.
+ */
+#define CASTKEEP_EXIT_DISCONNECTED 3
 
 /*
  What a call returns: 0, or a negative number. The families are ranges: -1 to -99 the caller's fault
@@ -73,6 +326,22 @@ enum castkeep_status
    */
   CASTKEEP_STATUS_CLOSED = -6,
   /*
+   Called in a child of the process that made the client. Nothing was touched or sent.
+   */
+  CASTKEEP_STATUS_FORKED = -7,
+  /*
+   As many sessions, or as much memory, as the configuration allows.
+   */
+  CASTKEEP_STATUS_LIMIT = -8,
+  /*
+   Called out of a callback of the same client.
+   */
+  CASTKEEP_STATUS_REENTRANT = -9,
+  /*
+   The configuration file cannot be used; the text says why.
+   */
+  CASTKEEP_STATUS_CONFIG = -10,
+  /*
    The connection was lost or could not be made.
    */
   CASTKEEP_STATUS_LINK = -100,
@@ -100,6 +369,60 @@ typedef enum castkeep_status castkeep_status;
 typedef int32_t castkeep_status;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
+
+/*
+ Moves the sessions of one process. Made after authentication, in the process that has the sessions, before
+ privileges are dropped. One thread at a time.
+ */
+typedef struct castkeep_client castkeep_client;
+
+/*
+ What sessions are recorded with: recorders, policy, limits. Plain data: no descriptor, no thread; may be used in
+ forked children. One thread at a time.
+ */
+typedef struct castkeep_config castkeep_config;
+
+/*
+ One recording. One thread at a time, the same that calls its client.
+ */
+typedef struct castkeep_session castkeep_session;
+
+/*
+ Takes a message of a client: one line without its end, of addresses, recording ids and reasons, never of
+ terminal bytes or secrets. The text lives until the function returns and does not end in NUL. The function
+ is called by whoever calls the client; it must not call into that client, exit or jump away.
+ */
+typedef void (*castkeep_log_fn)(void *user, int32_t level, const char *text, size_t len);
+
+/*
+ Numbers of a session. size is the caller's: set it to sizeof before the call; only what fits is written.
+ */
+typedef struct castkeep_stats {
+  /*
+   sizeof(castkeep_stats), set by the caller.
+   */
+  uint64_t size;
+  /*
+   Bytes of the recording so far.
+   */
+  uint64_t encoded;
+  /*
+   Of these, bytes known to be stored (or received, where the recorder says no more).
+   */
+  uint64_t committed;
+  /*
+   Bytes of output that were taken, both streams.
+   */
+  uint64_t taken;
+  /*
+   Bytes of output that were shown and not recorded.
+   */
+  uint64_t unrecorded;
+  /*
+   Recorders lost in mid-session.
+   */
+  uint64_t losses;
+} castkeep_stats;
 
 #ifdef __cplusplus
 extern "C" {
@@ -134,6 +457,250 @@ int32_t castkeep_has(int32_t cap);
  Threads  : any.   Blocks: never.   Since: 0.1
  */
 const char *castkeep_status_str(int32_t status);
+
+/*
+ A new configuration: no recorders, so nothing is recorded; fail open; limits as each option says.
+ Returns  : the configuration, for castkeep_config_free; NULL without memory
+ Threads  : any.   Blocks: never.   Since: 0.1
+ */
+struct castkeep_config *castkeep_config_new(void);
+
+/*
+ A configuration out of a file: HuJSON (JSON with comments and trailing commas), its object "client", or the
+ whole when there is none. Names are those of `castkeep record`: recorders (a list of addresses), enforce, reject-message,
+ terminate-message, release ("ring" or "commit"), record-input, ring ("256KiB"), grace, stall-limit, start-limit,
+ close-wait ("15s", "500ms"), max-sessions. A name that is not known is an error, so that no policy is lost to a typing mistake.
+ Read it once, where the daemon starts: a bad file should stop the daemon, not the first login.
+ path,len : the file
+ why,cap  : out, what is wrong, cut to fit and ended with NUL; may be NULL with 0
+ config   : out, the configuration, for castkeep_config_free; NULL unless OK
+ Returns  : OK; CONFIG (why says what, where); BAD_PARAMETER; NO_MEMORY; INTERNAL
+ Threads  : any.   Blocks: reads a file.   Since: 0.1
+ */
+int32_t castkeep_config_load(const char *path, size_t len, char *why, size_t cap, struct castkeep_config **config);
+
+/*
+ Frees a configuration. Clients that were made of it have a copy.
+ config   : may be NULL
+ Threads  : any.   Blocks: never.   Since: 0.1
+ */
+void castkeep_config_free(struct castkeep_config *config);
+
+/*
+ Adds a recorder behind those that are there: they are tried in this order.
+ address,len : "192.0.2.7:80", "[2001:db8::7]:80" or "unix:/run/recorder"; no names, because resolving blocks
+ Returns  : OK; BAD_PARAMETER; TOO_BIG (more than 32); INTERNAL
+ Threads  : one at a time.   Blocks: never.   Since: 0.1
+ */
+int32_t castkeep_config_add_recorder(struct castkeep_config *config, const char *address, size_t len);
+
+/*
+ Sets an option that is text.
+ option   : CASTKEEP_OPTION_..._MESSAGE
+ data,len : UTF-8, at most 4,096 bytes
+ Returns  : OK; BAD_PARAMETER; TOO_BIG; INTERNAL
+ Threads  : one at a time.   Blocks: never.   Since: 0.1
+ */
+int32_t castkeep_config_set_text(struct castkeep_config *config, int32_t option, const char *data, size_t len);
+
+/*
+ Sets an option that is a number.
+ option   : CASTKEEP_OPTION_...
+ value    : in the unit that the option says
+ Returns  : OK; BAD_PARAMETER (not an option, or out of its range); INTERNAL
+ Threads  : one at a time.   Blocks: never.   Since: 0.1
+ */
+int32_t castkeep_config_set_number(struct castkeep_config *config, int32_t option, uint64_t value);
+
+/*
+ Sets where messages of clients go. Without it nothing is logged.
+ function : NULL logs nothing
+ user     : handed to the function
+ Returns  : OK; BAD_PARAMETER
+ Threads  : one at a time.   Blocks: never.   Since: 0.1
+ */
+int32_t castkeep_config_set_log(struct castkeep_config *config, castkeep_log_fn function, void *user);
+
+/*
+ A client. Nothing is connected, and nothing is read from files.
+ config   : copied
+ driver   : CASTKEEP_DRIVER_POLLED
+ client   : out, for castkeep_client_free; NULL unless OK
+ Returns  : OK; BAD_PARAMETER; UNSUPPORTED (the driver; or output is to be stored before it is shown and the
+            host has not said that it can: CASTKEEP_OPTION_HOST_RELEASES); NO_MEMORY; INTERNAL
+ Threads  : any.   Blocks: never.   Since: 0.1
+ */
+int32_t castkeep_client_new(const struct castkeep_config *config, int32_t driver, struct castkeep_client **client);
+
+/*
+ The one descriptor of a client, the same for its life: an epoll instance. Wait until it is readable (poll, select,
+ epoll), then call castkeep_client_process. It belongs to the client: do not close it, read it, or wait for it to be writable.
+ Returns  : a descriptor; -1 for NULL
+ Threads  : any.   Blocks: never.   Since: 0.1
+ */
+int castkeep_client_fd(const struct castkeep_client *client);
+
+/*
+ Does what can be done without waiting: sends, receives, connects, keeps deadlines. Then ask castkeep_client_next_event.
+ Returns  : OK; BAD_PARAMETER; FORKED; REENTRANT; INTERNAL
+ Threads  : one at a time.   Blocks: never.   Since: 0.1
+ */
+int32_t castkeep_client_process(struct castkeep_client *client);
+
+/*
+ The next thing to tell. Call it until there is none, after castkeep_client_process and after any other call
+ that the host does not follow with a wait.
+ event    : out, CASTKEEP_EVENT_...; NONE when there is nothing
+ session  : out, whose event it is; NULL with NONE
+ Returns  : OK; BAD_PARAMETER; FORKED; REENTRANT; INTERNAL
+ Threads  : one at a time.   Blocks: never.   Since: 0.1
+ */
+int32_t castkeep_client_next_event(struct castkeep_client *client, int32_t *event, struct castkeep_session **session);
+
+/*
+ Gives up what its sessions have not stored yet, and frees the client. The sessions' handles stay, answer CLOSED, and are
+ still to be freed. In a forked child it only closes descriptors.
+ client   : may be NULL
+ Threads  : one at a time.   Blocks: never.   Since: 0.1
+ */
+void castkeep_client_free(struct castkeep_client *client);
+
+/*
+ A session that is not open yet: set its text and size, then castkeep_session_open.
+ session  : out, for castkeep_session_free; NULL unless OK
+ Returns  : OK; BAD_PARAMETER; FORKED; REENTRANT; INTERNAL
+ Threads  : one at a time.   Blocks: never.   Since: 0.1
+ */
+int32_t castkeep_session_new(struct castkeep_client *client, struct castkeep_session **session);
+
+/*
+ Says something about the session for the first line of the recording. Before castkeep_session_open.
+ what     : CASTKEEP_TEXT_...
+ data,len : copied; any bytes, of which those that are not UTF-8 are replaced
+ Returns  : OK; BAD_PARAMETER; TOO_BIG; WRONG_STATE (it is open); CLOSED; FORKED; REENTRANT; INTERNAL
+ Threads  : one at a time.   Blocks: never.   Since: 0.1
+ */
+int32_t castkeep_session_set_text(struct castkeep_session *session, int32_t what, const char *data, size_t len);
+
+/*
+ Opens the session: reserves its memory and begins to look for a recorder. CASTKEEP_EVENT_START or
+ CASTKEEP_EVENT_REFUSED follows, at the latest after the start limit. Until START the program must not run: fork it, and let
+ the child wait on a pipe.
+ Returns  : OK; LIMIT; TOO_BIG; NO_MEMORY; WRONG_STATE (it is open); CLOSED; FORKED; REENTRANT; INTERNAL
+ Threads  : one at a time.   Blocks: never, but for the kernel's random generator shortly after boot.   Since: 0.1
+ */
+int32_t castkeep_session_open(struct castkeep_session *session);
+
+/*
+ How many bytes the next castkeep_session_output takes whole: 0 while opening, when what waits for the recorder has
+ filled its memory, and after the end; SIZE_MAX when nothing is recorded. Do not read from the program while it is 0, and at
+ most so much: a descriptor that is not read is what holds a program back. Output of both streams shares it, so ask again after each output.
+ Returns  : bytes; 0 for NULL, before castkeep_session_open, and in a forked child
+ Threads  : one at a time.   Blocks: never.   Since: 0.1
+ */
+size_t castkeep_session_room(const struct castkeep_session *session);
+
+/*
+ Gives output of the program to the recording, all of it or none. Before it is shown: what was not taken must not be.
+ stream   : CASTKEEP_STDOUT or CASTKEEP_STDERR
+ data,len : copied before return, any bytes, any split; data may be NULL only when len is 0
+ Returns  : OK; WOULD_BLOCK (len is more than castkeep_session_room); CLOSED (the session is over: discard it);
+            BAD_PARAMETER; WRONG_STATE (not open); FORKED; REENTRANT; INTERNAL
+ Threads  : one at a time.   Blocks: never.   Since: 0.1
+ */
+int32_t castkeep_session_output(struct castkeep_session *session, int32_t from, const uint8_t *data, size_t len);
+
+/*
+ Gives what the user typed to the recording, when the configuration records it. Never held back: what has no room is
+ left out. Do not give it what is typed without echo.
+ data,len : copied before return
+ Returns  : OK; BAD_PARAMETER; WRONG_STATE; CLOSED; FORKED; REENTRANT; INTERNAL
+ Threads  : one at a time.   Blocks: never.   Since: 0.1
+ */
+int32_t castkeep_session_input(struct castkeep_session *session, const uint8_t *data, size_t len);
+
+/*
+ The terminal has this size. Before castkeep_session_open, and until START, it goes into the recording's first line.
+ cols,rows: cells
+ Returns  : OK; BAD_PARAMETER; CLOSED; FORKED; REENTRANT; INTERNAL
+ Threads  : one at a time.   Blocks: never.   Since: 0.1
+ */
+int32_t castkeep_session_resize(struct castkeep_session *session, uint16_t cols, uint16_t rows);
+
+/*
+ Puts a marker into the recording; players jump to it.
+ data,len : its label, cut to 256 bytes
+ Returns  : OK; WOULD_BLOCK; BAD_PARAMETER; TOO_BIG; WRONG_STATE; CLOSED; FORKED; REENTRANT; INTERNAL
+ Threads  : one at a time.   Blocks: never.   Since: 0.1
+ */
+int32_t castkeep_session_marker(struct castkeep_session *session, const char *data, size_t len);
+
+/*
+ How many bytes of a stream may be shown, from its beginning: all that output took, or with CASTKEEP_OPTION_RELEASE_COMMIT
+ what is stored.
+ stream   : CASTKEEP_STDOUT or CASTKEEP_STDERR
+ Returns  : bytes; 0 for NULL, another stream, before castkeep_session_open, and in a forked child
+ Threads  : one at a time.   Blocks: never.   Since: 0.1
+ */
+uint64_t castkeep_session_released(const struct castkeep_session *session, int32_t of);
+
+/*
+ The message for the user behind CASTKEEP_EVENT_REFUSED and CASTKEEP_EVENT_TERMINATED.
+ buf,cap  : out, cut to fit and ended with NUL; may be NULL with 0
+ Returns  : the length of the whole message without the NUL; 0 when there is none
+ Threads  : one at a time.   Blocks: never.   Since: 0.1
+ */
+size_t castkeep_session_message(const struct castkeep_session *session, char *buf, size_t cap);
+
+/*
+ The recording's id: 32 hexadecimal digits, by which `castkeep ls`, `play` and `join` know it.
+ buf,cap  : out, cut to fit and ended with NUL; may be NULL with 0
+ Returns  : 32; 0 before castkeep_session_open
+ Threads  : one at a time.   Blocks: never.   Since: 0.1
+ */
+size_t castkeep_session_recording(const struct castkeep_session *session, char *buf, size_t cap);
+
+/*
+ Numbers of the session.
+ stats    : in, its size; out, the numbers
+ Returns  : OK; BAD_PARAMETER (NULL, or a size below 8); WRONG_STATE; CLOSED; FORKED; REENTRANT; INTERNAL
+ Threads  : one at a time.   Blocks: never.   Since: 0.1
+ */
+int32_t castkeep_session_stats(const struct castkeep_session *session, struct castkeep_stats *stats);
+
+/*
+ The program has ended: the recording's last event. Only castkeep_session_finish or castkeep_session_close follows.
+ how      : CASTKEEP_EXIT_...
+ value    : the status or the signal's number
+ Returns  : OK; BAD_PARAMETER; WRONG_STATE; CLOSED; FORKED; REENTRANT; INTERNAL
+ Threads  : one at a time.   Blocks: never.   Since: 0.1
+ */
+int32_t castkeep_session_exit(struct castkeep_session *session, int32_t how, int32_t value);
+
+/*
+ Ends the session without waiting: CASTKEEP_EVENT_FINISHED or CASTKEEP_EVENT_INCOMPLETE follows within
+ CASTKEEP_OPTION_CLOSE_WAIT_MS. Keep the program's exit status from the user until then, and wait on castkeep_client_fd as before.
+ Returns  : OK; BAD_PARAMETER; WRONG_STATE; CLOSED; FORKED; REENTRANT; INTERNAL
+ Threads  : one at a time.   Blocks: never.   Since: 0.1
+ */
+int32_t castkeep_session_finish(struct castkeep_session *session);
+
+/*
+ Ends the session and waits until it is stored: for a process that is about to exit. Other sessions of the client are
+ served meanwhile; their events wait for castkeep_client_next_event. After it the session is only to be freed.
+ timeout_ms: longest wait; 0 sends what can be sent at once
+ Returns  : OK (everything is stored); TIMED_OUT (not everything is known to be); BAD_PARAMETER; WRONG_STATE;
+            CLOSED; FORKED; REENTRANT; INTERNAL
+ Threads  : one at a time.   Blocks: at most timeout_ms.   Since: 0.1
+ */
+int32_t castkeep_session_close(struct castkeep_session *session, uint32_t timeout_ms);
+
+/*
+ Gives up what is not stored yet, and frees the session. In a forked child it only closes descriptors.
+ session  : may be NULL
+ Threads  : one at a time.   Blocks: never.   Since: 0.1
+ */
+void castkeep_session_free(struct castkeep_session *session);
 
 #ifdef __cplusplus
 }  // extern "C"

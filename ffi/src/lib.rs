@@ -13,6 +13,11 @@
 // Names are those of C, and are reached by the linker, not by Rust paths.
 #![allow(non_camel_case_types, unreachable_pub)]
 
+mod bytes;
+mod client;
+mod config;
+mod file;
+mod session;
 mod status;
 #[cfg(feature = "test-hooks")]
 mod test_hooks;

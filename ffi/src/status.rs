@@ -24,6 +24,14 @@ pub enum castkeep_status {
     CASTKEEP_STATUS_TOO_BIG = -5,
     /// Closed, or ended.
     CASTKEEP_STATUS_CLOSED = -6,
+    /// Called in a child of the process that made the client. Nothing was touched or sent.
+    CASTKEEP_STATUS_FORKED = -7,
+    /// As many sessions, or as much memory, as the configuration allows.
+    CASTKEEP_STATUS_LIMIT = -8,
+    /// Called out of a callback of the same client.
+    CASTKEEP_STATUS_REENTRANT = -9,
+    /// The configuration file cannot be used; the text says why.
+    CASTKEEP_STATUS_CONFIG = -10,
     /// The connection was lost or could not be made.
     CASTKEEP_STATUS_LINK = -100,
     /// A deadline passed.
@@ -38,7 +46,7 @@ pub enum castkeep_status {
 
 use castkeep_status::*;
 
-const TEXTS: [(castkeep_status, &CStr); 12] = [
+const TEXTS: [(castkeep_status, &CStr); 16] = [
     (CASTKEEP_STATUS_OK, c"ok"),
     (CASTKEEP_STATUS_BAD_PARAMETER, c"bad parameter"),
     (CASTKEEP_STATUS_WRONG_STATE, c"not possible in this state"),
@@ -46,6 +54,10 @@ const TEXTS: [(castkeep_status, &CStr); 12] = [
     (CASTKEEP_STATUS_WOULD_BLOCK, c"no room now"),
     (CASTKEEP_STATUS_TOO_BIG, c"too big"),
     (CASTKEEP_STATUS_CLOSED, c"closed"),
+    (CASTKEEP_STATUS_FORKED, c"called in a forked child"),
+    (CASTKEEP_STATUS_LIMIT, c"a limit of the configuration is reached"),
+    (CASTKEEP_STATUS_REENTRANT, c"called out of a callback of the same client"),
+    (CASTKEEP_STATUS_CONFIG, c"the configuration cannot be used"),
     (CASTKEEP_STATUS_LINK, c"no connection to the recorder"),
     (CASTKEEP_STATUS_TIMED_OUT, c"no answer in time"),
     (CASTKEEP_STATUS_RECORDER, c"the recorder refused or broke the protocol"),
@@ -77,7 +89,7 @@ mod tests {
             assert_ne!(text(status as i32), c"unknown status");
             assert!(seen.insert(text(status as i32)), "{status:?} shares its text");
         }
-        for other in [1, -7, -102, i32::MIN, i32::MAX] {
+        for other in [1, -11, -102, i32::MIN, i32::MAX] {
             assert_eq!(text(other), c"unknown status");
         }
     }

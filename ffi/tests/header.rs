@@ -12,12 +12,31 @@ fn generated() -> String {
     let ffi = root().join("ffi");
     let config = cbindgen::Config::from_file(ffi.join("cbindgen.toml")).expect("ffi/cbindgen.toml");
     let mut builder = cbindgen::Builder::new().with_config(config);
-    for file in ["version.rs", "status.rs"] {
+    for file in ["version.rs", "status.rs", "config.rs", "client.rs", "session.rs"] {
         builder = builder.with_src(ffi.join("src").join(file));
     }
     let mut text = Vec::new();
     builder.generate().expect("sources that cbindgen understands").write(&mut text);
-    String::from_utf8(text).expect("text")
+    without_safety(&String::from_utf8(text).expect("text"))
+}
+
+/// What Rust's documentation says about safety goes without saying in C.
+fn without_safety(header: &str) -> String {
+    let mut out = String::new();
+    let mut skipping = false;
+    for line in header.lines() {
+        skipping = (skipping || line.trim() == "# Safety") && line.trim() != "*/";
+        if skipping {
+            // The blank line before it goes as well.
+            while out.ends_with("\n\n") {
+                out.pop();
+            }
+            continue;
+        }
+        out.push_str(line);
+        out.push('\n');
+    }
+    out
 }
 
 #[test]

@@ -1,0 +1,382 @@
+//! The configuration: plain data.
+// See version.rs; and the caller's pointers.
+#![allow(unsafe_code)]
+
+use core::ffi::{c_char, c_void};
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use core_lib::client::{ClientConfig, Decision, Level, LogSink, RecorderAddr, Release};
+use core_lib::limits;
+
+use crate::bytes::{copy_out, text};
+use crate::file;
+use crate::status::castkeep_status::{self, *};
+
+/// For castkeep_config_set_text: shown to the user when the session cannot be recorded from its start; setting
+/// it makes the start fail closed.
+pub const CASTKEEP_OPTION_REJECT_MESSAGE: i32 = 1;
+/// For castkeep_config_set_text: shown to the user when recording fails in mid-session; setting it makes the
+/// middle fail closed.
+pub const CASTKEEP_OPTION_TERMINATE_MESSAGE: i32 = 2;
+/// For castkeep_config_set_number: bytes of a session that are kept until a recorder has stored them, 64 KiB
+/// to 256 MiB. Unless set 256 KiB. A session's rate is bounded by this over the time of a commit.
+pub const CASTKEEP_OPTION_RING_BYTES: i32 = 3;
+/// For castkeep_config_set_number: most sessions of a client at a time. Unless set 64.
+pub const CASTKEEP_OPTION_MAX_SESSIONS: i32 = 4;
+/// For castkeep_config_set_number: 1 shows output only when it is stored; see castkeep_session_released. Unless
+/// set 0.
+pub const CASTKEEP_OPTION_RELEASE_COMMIT: i32 = 5;
+/// For castkeep_config_set_number: 1 says that the host shows no more than castkeep_session_released tells.
+/// Without it a client whose configuration wants output stored before it is shown is UNSUPPORTED.
+pub const CASTKEEP_OPTION_HOST_RELEASES: i32 = 6;
+/// For castkeep_config_set_number: 1 records what castkeep_session_input is given. Unless set 0.
+pub const CASTKEEP_OPTION_RECORD_INPUT: i32 = 7;
+/// For castkeep_config_set_number: milliseconds until the loss of a recorder counts as failed recording.
+/// Unless set 15,000.
+pub const CASTKEEP_OPTION_GRACE_MS: i32 = 8;
+/// For castkeep_config_set_number: milliseconds that a session which fails open is ever held up. Unless set
+/// 1,000.
+pub const CASTKEEP_OPTION_STALL_LIMIT_MS: i32 = 9;
+/// For castkeep_config_set_number: milliseconds that all recorders together may take at the start. Unless set
+/// 30,000.
+pub const CASTKEEP_OPTION_START_LIMIT_MS: i32 = 10;
+/// For castkeep_config_set_number: milliseconds that castkeep_session_finish leaves for storing the rest. Unless
+/// set 2,000.
+pub const CASTKEEP_OPTION_CLOSE_WAIT_MS: i32 = 11;
+
+/// For a log function: something failed for good.
+pub const CASTKEEP_LOG_ERROR: i32 = 0;
+/// For a log function: a recorder was lost or could not be used.
+pub const CASTKEEP_LOG_WARNING: i32 = 1;
+/// For a log function: a recorder took a session.
+pub const CASTKEEP_LOG_INFO: i32 = 2;
+/// For a log function: each step.
+pub const CASTKEEP_LOG_DEBUG: i32 = 3;
+
+/// Takes a message of a client: one line without its end, of addresses, recording ids and reasons, never of
+/// terminal bytes or secrets. The text lives until the function returns and does not end in NUL. The function
+/// is called by whoever calls the client; it must not call into that client, exit or jump away.
+pub type castkeep_log_fn =
+    Option<unsafe extern "C" fn(user: *mut c_void, level: i32, text: *const c_char, len: usize)>;
+
+/// What sessions are recorded with: recorders, policy, limits. Plain data: no descriptor, no thread; may be used in
+/// forked children. One thread at a time.
+#[derive(Clone)]
+pub struct castkeep_config {
+    pub(crate) recorders: Vec<RecorderAddr>,
+    pub(crate) reject: Option<String>,
+    pub(crate) terminate: Option<String>,
+    pub(crate) ring_bytes: usize,
+    pub(crate) max_sessions: usize,
+    pub(crate) release: Release,
+    pub(crate) host_releases: bool,
+    pub(crate) record_input: bool,
+    pub(crate) grace: Option<Duration>,
+    pub(crate) stall_limit: Option<Duration>,
+    pub(crate) start_limit: Option<Duration>,
+    pub(crate) close_wait: Duration,
+    log: Log,
+}
+
+#[derive(Clone, Copy)]
+struct Log {
+    function: castkeep_log_fn,
+    user: *mut c_void,
+}
+
+// SAFETY: the pointer is only handed back. Who sets it promises that the function may be called by whichever thread calls the
+// client, and a client is called by one thread at a time.
+unsafe impl Send for Log {}
+// SAFETY: as above.
+unsafe impl Sync for Log {}
+
+impl LogSink for Log {
+    fn log(&self, level: Level, message: core::fmt::Arguments<'_>) {
+        let Some(function) = self.function else { return };
+        let level = match level {
+            Level::Error => CASTKEEP_LOG_ERROR,
+            Level::Warn => CASTKEEP_LOG_WARNING,
+            Level::Info => CASTKEEP_LOG_INFO,
+            Level::Debug => CASTKEEP_LOG_DEBUG,
+        };
+        let text = message.to_string();
+        // SAFETY: the text lives until the call is over; the function is one, by the promise of who set it.
+        unsafe { function(self.user, level, text.as_ptr().cast::<c_char>(), text.len()) };
+    }
+}
+
+impl Default for castkeep_config {
+    fn default() -> Self {
+        Self {
+            recorders: Vec::new(),
+            reject: None,
+            terminate: None,
+            ring_bytes: limits::RING_DEFAULT_BYTES,
+            max_sessions: limits::SESSIONS_DEFAULT,
+            release: Release::Ring,
+            host_releases: false,
+            record_input: false,
+            grace: None,
+            stall_limit: None,
+            start_limit: None,
+            close_wait: Duration::from_secs(2),
+            log: Log { function: None, user: core::ptr::null_mut() },
+        }
+    }
+}
+
+impl castkeep_config {
+    pub(crate) fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::default();
+        config.ring_bytes = self.ring_bytes;
+        config.max_sessions = self.max_sessions;
+        config.log = Arc::new(self.log);
+        config
+    }
+
+    pub(crate) fn decision(&self) -> Decision {
+        let mut decision = Decision::open(self.recorders.clone());
+        decision.reject_message.clone_from(&self.reject);
+        decision.terminate_message.clone_from(&self.terminate);
+        decision.release = self.release;
+        decision.record_input = self.record_input;
+        decision.grace = self.grace;
+        decision.stall_limit = self.stall_limit;
+        decision.start_limit = self.start_limit;
+        decision
+    }
+
+    /// An address as text: `192.0.2.7:80`, `[2001:db8::7]:80`, `unix:/run/recorder`.
+    pub(crate) fn add_recorder(&mut self, address: &str) -> Result<(), castkeep_status> {
+        if self.recorders.len() >= limits::RECORDERS_MAX {
+            return Err(CASTKEEP_STATUS_TOO_BIG);
+        }
+        self.recorders.push(match address.strip_prefix("unix:") {
+            Some(path) if path.starts_with('/') => RecorderAddr::unix(path),
+            Some(_) => return Err(CASTKEEP_STATUS_BAD_PARAMETER),
+            None => {
+                let addr: SocketAddr =
+                    address.parse().map_err(|_| CASTKEEP_STATUS_BAD_PARAMETER)?;
+                RecorderAddr::tcp(addr)
+            }
+        });
+        Ok(())
+    }
+
+    pub(crate) fn set_text(&mut self, option: i32, text: String) -> Result<(), castkeep_status> {
+        if text.len() > limits::MESSAGE_BYTES {
+            return Err(CASTKEEP_STATUS_TOO_BIG);
+        }
+        match option {
+            CASTKEEP_OPTION_REJECT_MESSAGE => self.reject = Some(text),
+            CASTKEEP_OPTION_TERMINATE_MESSAGE => self.terminate = Some(text),
+            _ => return Err(CASTKEEP_STATUS_BAD_PARAMETER),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn set_number(&mut self, option: i32, value: u64) -> Result<(), castkeep_status> {
+        let size = usize::try_from(value).map_err(|_| CASTKEEP_STATUS_BAD_PARAMETER)?;
+        let flag = || match value {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(CASTKEEP_STATUS_BAD_PARAMETER),
+        };
+        // A day is more than anybody means; larger numbers are mistakes of unit.
+        let time = || {
+            let wait = Duration::from_millis(value);
+            if wait > Duration::from_secs(86_400) {
+                Err(CASTKEEP_STATUS_BAD_PARAMETER)
+            } else {
+                Ok(wait)
+            }
+        };
+        match option {
+            CASTKEEP_OPTION_RING_BYTES
+                if (limits::RING_MIN_BYTES..=limits::RING_MAX_BYTES).contains(&size) =>
+            {
+                self.ring_bytes = size;
+            }
+            CASTKEEP_OPTION_MAX_SESSIONS if (1..=usize::from(u16::MAX)).contains(&size) => {
+                self.max_sessions = size;
+            }
+            CASTKEEP_OPTION_RELEASE_COMMIT => {
+                self.release = if flag()? { Release::Commit } else { Release::Ring };
+            }
+            CASTKEEP_OPTION_HOST_RELEASES => self.host_releases = flag()?,
+            CASTKEEP_OPTION_RECORD_INPUT => self.record_input = flag()?,
+            CASTKEEP_OPTION_GRACE_MS => self.grace = Some(time()?),
+            CASTKEEP_OPTION_STALL_LIMIT_MS => self.stall_limit = Some(time()?),
+            CASTKEEP_OPTION_START_LIMIT_MS => self.start_limit = Some(time()?),
+            CASTKEEP_OPTION_CLOSE_WAIT_MS => self.close_wait = time()?,
+            _ => return Err(CASTKEEP_STATUS_BAD_PARAMETER),
+        }
+        Ok(())
+    }
+}
+
+/// # Safety
+/// `config` is NULL or one that was made and not freed, and no other thread uses it.
+unsafe fn change(
+    config: *mut castkeep_config,
+    change: impl FnOnce(&mut castkeep_config) -> Result<(), castkeep_status>,
+) -> i32 {
+    // SAFETY: by the promise above.
+    let Some(config) = (unsafe { config.as_mut() }) else {
+        return CASTKEEP_STATUS_BAD_PARAMETER as i32;
+    };
+    match catch_unwind(AssertUnwindSafe(|| change(config))) {
+        Ok(Ok(())) => CASTKEEP_STATUS_OK as i32,
+        Ok(Err(status)) => status as i32,
+        Err(_) => CASTKEEP_STATUS_INTERNAL as i32,
+    }
+}
+
+/// A new configuration: no recorders, so nothing is recorded; fail open; limits as each option says.
+/// Returns  : the configuration, for castkeep_config_free; NULL without memory
+/// Threads  : any.   Blocks: never.   Since: 0.1
+#[unsafe(no_mangle)]
+pub extern "C" fn castkeep_config_new() -> *mut castkeep_config {
+    catch_unwind(|| Box::into_raw(Box::<castkeep_config>::default()))
+        .unwrap_or(core::ptr::null_mut())
+}
+
+/// A configuration out of a file: HuJSON (JSON with comments and trailing commas), its object "client", or the
+/// whole when there is none. Names are those of `castkeep record`: recorders (a list of addresses), enforce, reject-message,
+/// terminate-message, release ("ring" or "commit"), record-input, ring ("256KiB"), grace, stall-limit, start-limit,
+/// close-wait ("15s", "500ms"), max-sessions. A name that is not known is an error, so that no policy is lost to a typing mistake.
+/// Read it once, where the daemon starts: a bad file should stop the daemon, not the first login.
+/// path,len : the file
+/// why,cap  : out, what is wrong, cut to fit and ended with NUL; may be NULL with 0
+/// config   : out, the configuration, for castkeep_config_free; NULL unless OK
+/// Returns  : OK; CONFIG (why says what, where); BAD_PARAMETER; NO_MEMORY; INTERNAL
+/// Threads  : any.   Blocks: reads a file.   Since: 0.1
+///
+/// # Safety
+/// The pointers are valid for their lengths.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn castkeep_config_load(
+    path: *const c_char,
+    len: usize,
+    why: *mut c_char,
+    cap: usize,
+    config: *mut *mut castkeep_config,
+) -> i32 {
+    if config.is_null() || path.is_null() {
+        return CASTKEEP_STATUS_BAD_PARAMETER as i32;
+    }
+    // SAFETY: not NULL, and the caller's.
+    unsafe { config.write(core::ptr::null_mut()) };
+    // SAFETY: the caller's promise.
+    let path = match unsafe { text(path, len) } {
+        Ok(path) => path,
+        Err(status) => return status as i32,
+    };
+    match catch_unwind(|| file::load(&path)) {
+        Ok(Ok(loaded)) => {
+            // SAFETY: as above.
+            unsafe { config.write(Box::into_raw(Box::new(loaded))) };
+            CASTKEEP_STATUS_OK as i32
+        }
+        Ok(Err(text)) => {
+            // SAFETY: the caller's promise.
+            unsafe { copy_out(&text, why, cap) };
+            CASTKEEP_STATUS_CONFIG as i32
+        }
+        Err(_) => CASTKEEP_STATUS_INTERNAL as i32,
+    }
+}
+
+/// Frees a configuration. Clients that were made of it have a copy.
+/// config   : may be NULL
+/// Threads  : any.   Blocks: never.   Since: 0.1
+///
+/// # Safety
+/// `config` is NULL or one that was made and not freed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn castkeep_config_free(config: *mut castkeep_config) {
+    if !config.is_null() {
+        // SAFETY: made by Box, and not freed yet.
+        drop(unsafe { Box::from_raw(config) });
+    }
+}
+
+/// Adds a recorder behind those that are there: they are tried in this order.
+/// address,len : "192.0.2.7:80", "[2001:db8::7]:80" or "unix:/run/recorder"; no names, because resolving blocks
+/// Returns  : OK; BAD_PARAMETER; TOO_BIG (more than 32); INTERNAL
+/// Threads  : one at a time.   Blocks: never.   Since: 0.1
+///
+/// # Safety
+/// The pointers are valid for their lengths.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn castkeep_config_add_recorder(
+    config: *mut castkeep_config,
+    address: *const c_char,
+    len: usize,
+) -> i32 {
+    // SAFETY: the caller's promise.
+    unsafe { change(config, |config| config.add_recorder(&text(address, len)?)) }
+}
+
+/// Sets an option that is text.
+/// option   : CASTKEEP_OPTION_..._MESSAGE
+/// data,len : UTF-8, at most 4,096 bytes
+/// Returns  : OK; BAD_PARAMETER; TOO_BIG; INTERNAL
+/// Threads  : one at a time.   Blocks: never.   Since: 0.1
+///
+/// # Safety
+/// The pointers are valid for their lengths.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn castkeep_config_set_text(
+    config: *mut castkeep_config,
+    option: i32,
+    data: *const c_char,
+    len: usize,
+) -> i32 {
+    // SAFETY: the caller's promise.
+    unsafe { change(config, |config| config.set_text(option, text(data, len)?)) }
+}
+
+/// Sets an option that is a number.
+/// option   : CASTKEEP_OPTION_...
+/// value    : in the unit that the option says
+/// Returns  : OK; BAD_PARAMETER (not an option, or out of its range); INTERNAL
+/// Threads  : one at a time.   Blocks: never.   Since: 0.1
+///
+/// # Safety
+/// `config` is NULL or valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn castkeep_config_set_number(
+    config: *mut castkeep_config,
+    option: i32,
+    value: u64,
+) -> i32 {
+    // SAFETY: the caller's promise.
+    unsafe { change(config, |config| config.set_number(option, value)) }
+}
+
+/// Sets where messages of clients go. Without it nothing is logged.
+/// function : NULL logs nothing
+/// user     : handed to the function
+/// Returns  : OK; BAD_PARAMETER
+/// Threads  : one at a time.   Blocks: never.   Since: 0.1
+///
+/// # Safety
+/// `config` is NULL or valid; the function may be called as long as a client made of it lives.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn castkeep_config_set_log(
+    config: *mut castkeep_config,
+    function: castkeep_log_fn,
+    user: *mut c_void,
+) -> i32 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        change(config, |config| {
+            config.log = Log { function, user };
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,175 @@
+//! The configuration file, as castkeep_config_load describes it.
+// The configuration is a file: this crate is a shell.
+#![allow(clippy::disallowed_types, clippy::disallowed_methods)]
+
+use std::fs;
+use std::io::Read as _;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::config::{
+    CASTKEEP_OPTION_CLOSE_WAIT_MS, CASTKEEP_OPTION_GRACE_MS, CASTKEEP_OPTION_MAX_SESSIONS,
+    CASTKEEP_OPTION_RING_BYTES, CASTKEEP_OPTION_STALL_LIMIT_MS, CASTKEEP_OPTION_START_LIMIT_MS,
+    castkeep_config,
+};
+use core_lib::client::Release;
+
+/// Nobody writes more by hand.
+const FILE_BYTES: u64 = 256 * 1024;
+const REJECT: &str = "This session must be recorded and no recorder can be reached.\n";
+const TERMINATE: &str = "This session must be recorded and its recording failed.\n";
+
+pub(crate) fn load(path: &str) -> Result<castkeep_config, String> {
+    let mut text = String::new();
+    let file = fs::File::open(path).map_err(|e| format!("{path}: {e}"))?;
+    file.take(FILE_BYTES).read_to_string(&mut text).map_err(|e| format!("{path}: {e}"))?;
+    if text.len() as u64 >= FILE_BYTES {
+        return Err(format!("{path}: longer than {} KiB", FILE_BYTES >> 10));
+    }
+    parse(&text).map_err(|why| format!("{path}: {why}"))
+}
+
+fn parse(text: &str) -> Result<castkeep_config, String> {
+    let mut json = String::new();
+    json_strip_comments::StripComments::new(text.as_bytes())
+        .read_to_string(&mut json)
+        .map_err(|e| e.to_string())?;
+    let value: Value = serde_json::from_str(&json).map_err(|e| e.to_string())?;
+    let object = value.get("client").unwrap_or(&value);
+    let object = object.as_object().ok_or("an object was expected")?;
+    let mut config = castkeep_config::default();
+    for (name, value) in object {
+        set(&mut config, name, value).map_err(|why| format!("{name}: {why}"))?;
+    }
+    if config.recorders.is_empty() && (config.reject.is_some() || config.terminate.is_some()) {
+        return Err("recorders: recording is required and none is named".into());
+    }
+    Ok(config)
+}
+
+fn set(config: &mut castkeep_config, name: &str, value: &Value) -> Result<(), String> {
+    let text = || value.as_str().ok_or("text was expected");
+    let flag = || value.as_bool().ok_or("true or false was expected");
+    let number = |config: &mut castkeep_config, option, number| {
+        config.set_number(option, number).map_err(|_| "out of its range".to_owned())
+    };
+    let time = || {
+        let time = duration(text()?).ok_or("a time such as \"15s\" or \"500ms\" was expected")?;
+        u64::try_from(time.as_millis()).map_err(|_| "out of its range")
+    };
+    match name {
+        "recorders" => {
+            let list = value.as_array().ok_or("a list of addresses was expected")?;
+            for address in list {
+                let address = address.as_str().ok_or("a list of addresses was expected")?;
+                config.add_recorder(address).map_err(|_| {
+                    format!(
+                        "`{}` is not an address such as 192.0.2.7:80, [2001:db8::7]:80, unix:/path",
+                        address.escape_debug()
+                    )
+                })?;
+            }
+        }
+        "enforce" => {
+            if flag()? {
+                config.reject.get_or_insert_with(|| REJECT.into());
+                config.terminate.get_or_insert_with(|| TERMINATE.into());
+            }
+        }
+        "reject-message" => config.reject = Some(text()?.into()),
+        "terminate-message" => config.terminate = Some(text()?.into()),
+        "release" => {
+            config.release = match text()? {
+                "ring" => Release::Ring,
+                "commit" => Release::Commit,
+                _ => return Err("`ring` or `commit` was expected".into()),
+            }
+        }
+        "record-input" => config.record_input = flag()?,
+        "ring" => {
+            let bytes = text().ok().and_then(size).or_else(|| value.as_u64());
+            let bytes = bytes.ok_or("a size such as \"256KiB\" was expected")?;
+            number(config, CASTKEEP_OPTION_RING_BYTES, bytes)?;
+        }
+        "max-sessions" => {
+            let count = value.as_u64().ok_or("a number was expected")?;
+            number(config, CASTKEEP_OPTION_MAX_SESSIONS, count)?;
+        }
+        "grace" => number(config, CASTKEEP_OPTION_GRACE_MS, time()?)?,
+        "stall-limit" => number(config, CASTKEEP_OPTION_STALL_LIMIT_MS, time()?)?,
+        "start-limit" => number(config, CASTKEEP_OPTION_START_LIMIT_MS, time()?)?,
+        "close-wait" => number(config, CASTKEEP_OPTION_CLOSE_WAIT_MS, time()?)?,
+        _ => return Err("there is no such option".into()),
+    }
+    Ok(())
+}
+
+fn unit(text: &str) -> Option<(u64, &str)> {
+    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at_checked(at)?;
+    Some((number.parse().ok()?, unit))
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    let (number, unit) = unit(text)?;
+    Some(match unit {
+        "ms" => Duration::from_millis(number),
+        "s" => Duration::from_secs(number),
+        "m" => Duration::from_secs(number.checked_mul(60)?),
+        _ => return None,
+    })
+}
+
+fn size(text: &str) -> Option<u64> {
+    let (number, unit) = unit(text)?;
+    number.checked_mul(match unit {
+        "" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn why(text: &str) -> String {
+        parse(text).err().expect("an error")
+    }
+
+    #[test]
+    fn a_whole_file() {
+        let text = r#"{ // comments, and commas at the end
+            "serve": { "listen": "127.0.0.1:80" },
+            "client": {
+                "recorders": ["127.0.0.1:80", "[::1]:8080", "unix:/run/r"],
+                "enforce": true, "terminate-message": "over\n", "ring": "1MiB", "grace": "2m", "close-wait": "500ms",
+                "release": "commit", "record-input": true, "max-sessions": 3,
+            },
+        }"#;
+        let config = parse(text).expect("a configuration");
+        assert_eq!(config.recorders.len(), 3);
+        assert_eq!(config.reject.as_deref(), Some(REJECT));
+        assert_eq!(config.terminate.as_deref(), Some("over\n"));
+        assert_eq!((config.ring_bytes, config.max_sessions), (1 << 20, 3));
+        assert_eq!(config.grace, Some(Duration::from_secs(120)));
+        assert_eq!(config.close_wait, Duration::from_millis(500));
+        assert_eq!(config.release, Release::Commit);
+        assert!(config.record_input);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        assert!(why("{\"enforced\": true}").contains("enforced: there is no such option"));
+        assert!(
+            why("{\"recorders\": [\"host:80\"]}")
+                .contains("recorders: `host:80` is not an address")
+        );
+        assert!(why("{\"ring\": \"1\"}").contains("ring: out of its range"));
+        assert!(why("{\"grace\": 5}").contains("grace: "));
+        assert!(why("{\"enforce\": true}").contains("none is named"));
+        assert!(why("[").contains("line 1"));
+    }
+}

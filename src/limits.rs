@@ -189,7 +189,8 @@ pub const DRAIN_TIMEOUT: Span = Span::from_secs(60);
 pub const TCP_USER_TIMEOUT: Span = Span::from_secs(30);
 /// A connection that was silent for [`TCP_USER_TIMEOUT`] is probed every so many parts of it (HTTP/1.1; HTTP/2 has PING).
 pub const KEEPALIVE_PARTS: u32 = 3;
-/// Connections past the bound that are still told why, in their own protocol. Past these: a bare 503.
+/// Connections past the bound that are still told why, in their own protocol; and, counted apart, connections of peers that may
+/// not upload. Past these: a bare 503.
 pub const CONNECTIONS_REFUSED: usize = 64;
 /// Events that are being received at a time: each can hold [`EVENT_BODY_BYTES`].
 pub const EVENTS_AT_A_TIME: usize = 16;

@@ -187,6 +187,41 @@ fn peers_that_may_not_upload_get_403() {
 }
 
 #[test]
+fn peers_that_may_not_upload_take_no_places() {
+    let dir = Temp::new("strangers");
+    let (_recorder, address) = start(&dir, |c| {
+        c.allow_upload = Some("127.0.0.1/32".parse().unwrap());
+        c.max_connections = 3;
+    });
+    let connect_as_stranger = || {
+        use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        bind(&socket, &"127.0.0.2:0".parse::<std::net::SocketAddr>().unwrap()).unwrap();
+        connect(&socket, &address).unwrap();
+        let tcp = std::net::TcpStream::from(socket);
+        tcp.set_read_timeout(Some(GUARD)).unwrap();
+        tcp
+    };
+    // Many that say nothing, far more than there are places.
+    let mut silent: Vec<_> = (0..100).map(|_| connect_as_stranger()).collect();
+    works(address);
+    // Within the bound for them they are told, and none of them is kept for long.
+    let mut asking = connect_as_stranger();
+    let _ = asking.write_all(b"POST /record HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut answer = String::new();
+    let _ = asking.read_to_string(&mut answer);
+    assert!(!answer.contains(" 100 ") && !answer.contains(" 200 "), "{answer}");
+    for tcp in &mut silent {
+        let _ = tcp.read_to_end(&mut Vec::new());
+    }
+    drop(silent);
+    eventually("a 403 for one that asks", || {
+        let head = begin_v1(&mut connect_as_stranger());
+        head.starts_with("HTTP/1.1 403").then_some(())
+    });
+}
+
+#[test]
 fn a_body_that_is_no_cast_is_kept_as_it_is() {
     let dir = Temp::new("nocast");
     let (_recorder, address) = start(&dir, |_| {});

@@ -87,12 +87,18 @@ fn what_is_received_and_not_committed_is_told() {
 
     // A write hangs: the figures are there all the same, and what it has not written is among them.
     disk.set(false, true);
-    std::thread::scope(|scope| {
-        scope.spawn(|| a.append(&[b'x'; 7]).unwrap());
+    let mut a = std::thread::scope(|scope| {
+        let mut writer = a;
+        scope.spawn(move || writer.append(&[b'x'; 7]).unwrap());
         until("the write to begin", || lag().0 == 7);
-        until("the lag to grow", || lag().1 > 20_000);
+        // Its client comes back and waits for it too, with whatever it holds.
+        let back = scope.spawn(|| store.begin(dir.resumable(&Claim::new(1), 2, 0)));
+        until("the lag to grow", || lag().1 > 50_000);
+        assert_eq!(store.status().open_parts, 2);
         disk.set(false, false);
+        back.join().unwrap().unwrap()
     });
+    a.append(&[b'x'; 10_117]).unwrap();
     dir.wait(&a, |p| p.commit == 10_117);
     for upload in [&mut a, &mut b] {
         upload.end(How::Clean);

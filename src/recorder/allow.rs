@@ -41,6 +41,12 @@ impl AllowUpload {
             || self.networks.iter().any(|n| n.contains(ip))
     }
 
+    /// Whether a peer at this address can be let in at all, perhaps by a certificate.
+    #[must_use]
+    pub(crate) fn may_allow(&self, ip: IpAddr) -> bool {
+        self.allows(ip, true)
+    }
+
     /// Whether nobody without a client certificate is let in, so that TLS can ask for it in the handshake.
     #[must_use]
     pub(crate) fn only_certificate(&self) -> bool {

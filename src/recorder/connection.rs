@@ -98,19 +98,19 @@ impl Connection {
                 identity = tls::identity(first);
             }
         }
+        let allowed = shared.allow.allows(peer.ip(), certificate);
         let c = &shared.config;
         let cfg = ServerConfig {
             h2_only,
             h1_only,
             extension: c.extension,
             head_time: span(c.head_time),
-            // Who is only to be told 503 does not hold a place for long.
-            idle_time: if over { limits::LINGER } else { span(c.idle_time) },
+            // Who is only to be told 403 or 503 does not hold a place for long.
+            idle_time: if over || !allowed { limits::LINGER } else { span(c.idle_time) },
             ping_time: span(c.ping_time),
             banner: format!("castkeep {} recorder", crate::VERSION),
             ..ServerConfig::default()
         };
-        let allowed = shared.allow.allows(peer.ip(), certificate);
         let peer = Peer { address: peer, verified: identity.is_some(), identity };
         Some(Self {
             shared: Arc::clone(shared),

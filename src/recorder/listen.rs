@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -117,20 +117,25 @@ fn dispatch(shared: &Arc<Shared>, role: Role, tcp: TcpStream, peer: SocketAddr) 
     if tcp.set_nonblocking(true).is_err() {
         return;
     }
-    let (counter, bound) = match role {
-        Role::Health => (&shared.counters.metrics_open, limits::METRICS_CONNECTIONS),
-        Role::Clear | Role::Tls => (&shared.counters.open, shared.config.max_connections),
+    let place = match role {
+        Role::Health => Place::Health,
+        Role::Clear | Role::Tls if shared.allow.may_allow(peer.ip()) => Place::Upload,
+        Role::Clear | Role::Tls => Place::Stranger,
     };
-    let open = counter.fetch_add(1, Ordering::AcqRel);
+    let (bound, hard_bound) = match place {
+        Place::Health => (limits::METRICS_CONNECTIONS, limits::METRICS_CONNECTIONS),
+        Place::Upload => {
+            let bound = shared.config.max_connections;
+            (bound, bound.saturating_add(limits::CONNECTIONS_REFUSED))
+        }
+        Place::Stranger => (limits::CONNECTIONS_REFUSED, limits::CONNECTIONS_REFUSED),
+    };
+    let open = place.counter(shared).fetch_add(1, Ordering::AcqRel);
     let over = open >= bound;
-    let hard_bound = match role {
-        Role::Health => bound,
-        Role::Clear | Role::Tls => bound.saturating_add(limits::CONNECTIONS_REFUSED),
-    };
     if over {
         count(&shared.counters.refused);
     }
-    let slot = Slot { shared: Arc::clone(shared), role };
+    let slot = Slot { shared: Arc::clone(shared), place };
     if open >= hard_bound {
         if role != Role::Tls {
             refuse_bare(tcp);
@@ -156,18 +161,34 @@ fn dispatch(shared: &Arc<Shared>, role: Role, tcp: TcpStream, peer: SocketAddr) 
     }
 }
 
+/// Among which connections one is counted.
+#[derive(Clone, Copy)]
+enum Place {
+    Health,
+    Upload,
+    /// Whatever it says, it may not upload: it gets its 403, but not at the cost of those who may.
+    Stranger,
+}
+
+impl Place {
+    fn counter(self, shared: &Shared) -> &AtomicUsize {
+        match self {
+            Self::Health => &shared.counters.metrics_open,
+            Self::Upload => &shared.counters.open,
+            Self::Stranger => &shared.counters.strangers,
+        }
+    }
+}
+
 /// A place within the bound.
 struct Slot {
     shared: Arc<Shared>,
-    role: Role,
+    place: Place,
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        match self.role {
-            Role::Health => self.shared.counters.metrics_open.fetch_sub(1, Ordering::AcqRel),
-            Role::Clear | Role::Tls => self.shared.counters.open.fetch_sub(1, Ordering::AcqRel),
-        };
+        self.place.counter(&self.shared).fetch_sub(1, Ordering::AcqRel);
     }
 }
 

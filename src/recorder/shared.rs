@@ -62,6 +62,7 @@ struct Live {
 pub(crate) struct Counters {
     pub(crate) connections: AtomicU64,
     pub(crate) open: AtomicUsize,
+    pub(crate) strangers: AtomicUsize,
     pub(crate) metrics_open: AtomicUsize,
     pub(crate) refused: AtomicU64,
     pub(crate) accept_errors: AtomicU64,

@@ -182,13 +182,11 @@ fn admit(store: &Arc<Inner>, node: &str) -> Result<(), Refusal> {
     let entry = registry.nodes.entry(node.to_owned()).or_default();
     entry.begin(&store.config.quotas, now).map_err(over)?;
     entry.open += 1;
-    registry.open_parts += 1;
     Ok(())
 }
 
 fn release(store: &Arc<Inner>, node: &str) {
     let mut registry = store.registry();
-    registry.open_parts = registry.open_parts.saturating_sub(1);
     if let Some(entry) = registry.nodes.get_mut(node) {
         entry.open = entry.open.saturating_sub(1);
     }

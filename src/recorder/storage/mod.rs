@@ -365,7 +365,6 @@ struct Registry {
     nodes: HashMap<String, quota::Node>,
     /// Recordings that a quota ended, and when: coming back would give them a new quota.
     over_quota: HashMap<[u8; 16], Instant>,
-    open_parts: u64,
 }
 
 impl Registry {
@@ -431,7 +430,6 @@ impl Inner {
         if over_quota && let Some(id) = part.recording() {
             registry.bar(*id, self.config.resume_window);
         }
-        registry.open_parts = registry.open_parts.saturating_sub(1);
         if let Some(node) = registry.nodes.get_mut(part.node()) {
             node.open = node.open.saturating_sub(1);
         }
@@ -554,14 +552,17 @@ impl Store {
         let c = &self.inner.counters;
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (mut uncommitted_bytes, mut uncommitted_us) = (0_u64, 0);
-        for part in self.inner.open().values().filter_map(Weak::upgrade) {
+        // Nothing here waits for a lock that a hanging write can hold.
+        let open: Vec<_> = self.inner.open().values().cloned().collect();
+        let open_parts = open.len() as u64;
+        for part in open.iter().filter_map(Weak::upgrade) {
             let (bytes, age_us) = part.lag.uncommitted();
             uncommitted_bytes = uncommitted_bytes.saturating_add(bytes);
             uncommitted_us = uncommitted_us.max(age_us);
         }
         Status {
             free_bytes: self.inner.free.bytes(&*self.inner.config.disk, self.inner.dirs.root()),
-            open_parts: self.inner.registry().open_parts,
+            open_parts,
             parts: get(&c.parts),
             bytes: get(&c.bytes),
             flushes: get(&c.flushes),
@@ -583,9 +584,11 @@ impl Store {
     /// As long as that takes, at most [`StoreConfig::stop_wait`]. A flush that hangs longer is left behind, and with it the
     /// lock on the directory: until it is over nobody else may write there.
     pub fn shutdown(&self) {
-        self.inner.stopping.store(true, Ordering::Release);
+        // Who asks again has waited already.
+        let again = self.inner.stopping.swap(true, Ordering::AcqRel);
         self.inner.group.stop();
-        if !self.inner.group.wait_ended(self.inner.config.stop_wait) {
+        let wait = if again { Duration::ZERO } else { self.inner.config.stop_wait };
+        if !self.inner.group.wait_ended(wait) {
             log::error!("the disk hangs: what is not committed is left to the next start");
             return;
         }

@@ -122,7 +122,6 @@ enum Found {
 fn keep(store: &Arc<Inner>, part: &Arc<Part>, recovery: &mut Recovery) {
     store.open().insert(part.name(), Arc::downgrade(part));
     let mut registry = store.registry();
-    registry.open_parts += 1;
     registry.nodes.entry(part.node().to_owned()).or_default().open += 1;
     let facts = part.facts();
     let Some((recording, secret_sha256)) = facts.recording.zip(facts.secret_sha256) else {

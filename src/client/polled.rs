@@ -552,15 +552,11 @@ impl Polled {
 
     fn serve_socket(&mut self, serial: u64, ready: epoll::EventFlags) {
         if let Some(at) = self.closing.iter().position(|link| link.serial == serial) {
-            let mut done = true;
-            if let Some(link) = self.closing.get_mut(at)
-                && link.io.advance(&mut self.input)
-            {
+            let Some(link) = self.closing.get_mut(at) else { return };
+            if link.io.advance(&mut self.input) {
                 let wanted = flags(link.io.wants());
                 watch(&self.epoll, link, wanted);
-                done = false;
-            }
-            if done {
+            } else {
                 let link = self.closing.swap_remove(at);
                 let _ = epoll::delete(&self.epoll, link.io.transport().fd());
             }

@@ -8,7 +8,7 @@
  * has a message for the start and one for the middle, and where there is a message, recording is required.
  *
  *   in the listener     castkeep_config_load        a bad file stops the daemon, not the first login
- *   behind the fork,    castkeep_client_new         one descriptor to wait for, one client a process
+ *   behind the fork,    castkeep_client_new         one client a process, one descriptor to wait for
  *   after the login
  *   for each channel    castkeep_session_new, _set_text, _resize, _open
  *   until START         the program is held; room is 0
@@ -16,28 +16,70 @@
  *   at the end          _exit, _finish, and FINISHED or INCOMPLETE; or _close where nobody waits any more
  *   then                castkeep_session_free
  *
- * The whole of it, for a program whose output is on the descriptor `from`:
+ * Polled driver: no thread; the host's event loop waits for one descriptor more, and nothing blocks. The whole
+ * of it, for a program whose output is on the descriptor `from` and is shown on `to`:
  *
- *   castkeep_client_new(config, CASTKEEP_DRIVER_POLLED, &client);
- *   castkeep_session_new(client, &session);
- *   castkeep_session_set_text(session, CASTKEEP_TEXT_LOCAL_USER, user, strlen(user));
- *   castkeep_session_open(session);
- *   for (;;) {
+ *   castkeep_config *config; castkeep_client *client; castkeep_session *session, *which;
+ *   char why[256]; unsigned char buf[4096]; int32_t event; int started = 0, ended = 0, shut = 0;
+ *
+ *   if (castkeep_config_load(path, strlen(path), why, sizeof why, &config) != CASTKEEP_STATUS_OK)
+ *       return complain(why);
+ *   if (castkeep_client_new(config, CASTKEEP_DRIVER_POLLED, &client) != CASTKEEP_STATUS_OK ||
+ *       castkeep_session_new(client, &session) != CASTKEEP_STATUS_OK ||
+ *       castkeep_session_set_text(session, CASTKEEP_TEXT_LOCAL_USER, user, strlen(user)) != CASTKEEP_STATUS_OK ||
+ *       castkeep_session_open(session) != CASTKEEP_STATUS_OK)
+ *       return refuse();
+ *   while (!ended) {
  *       size_t room = castkeep_session_room(session);
  *       struct pollfd fds[2] = {{castkeep_client_fd(client), POLLIN, 0}, {from, POLLIN, 0}};
- *       poll(fds, started && room > 0 ? 2 : 1, -1);
- *       castkeep_client_process(client);
- *       while (castkeep_client_next_event(client, &event, &which) == 0 && event != CASTKEEP_EVENT_NONE)
- *           ...             START: let the program run. REFUSED, TERMINATED: show the message.
- *       if (fds[1].revents) {
- *           ssize_t n = read(from, buf, room < sizeof buf ? room : sizeof buf);
- *           if (n > 0 && castkeep_session_output(session, CASTKEEP_STDOUT, buf, n) == 0)
- *               ...         show it
+ *       int both = started && !shut && room > 0;
+ *       poll(fds, both ? 2 : 1, -1);
+ *       if (castkeep_client_process(client) != CASTKEEP_STATUS_OK)
+ *           return refuse();
+ *       while (castkeep_client_next_event(client, &event, &which) == CASTKEEP_STATUS_OK &&
+ *              event != CASTKEEP_EVENT_NONE)
+ *           switch (event) {
+ *           case CASTKEEP_EVENT_START:      started = 1; let_it_run(); break;
+ *           case CASTKEEP_EVENT_REFUSED:    show_message(which); return 254;
+ *           case CASTKEEP_EVENT_TERMINATED: show_message(which); hang_up(); shut = 1;
+ *                                           castkeep_session_finish(which); break;
+ *           case CASTKEEP_EVENT_FINISHED:
+ *           case CASTKEEP_EVENT_INCOMPLETE: ended = 1; break;
+ *           }
+ *       if (both && fds[1].revents && !shut) {
+ *           ssize_t n;
+ *           room = castkeep_session_room(session);
+ *           if (room == 0)
+ *               continue;
+ *           n = read(from, buf, room < sizeof buf ? room : sizeof buf);
+ *           if (n <= 0) {
+ *               shut = 1;
+ *               castkeep_session_exit(session, CASTKEEP_EXIT_CODE, status_of_program());
+ *               castkeep_session_finish(session);
+ *           } else if (castkeep_session_output(session, CASTKEEP_STDOUT, buf, (size_t)n) == CASTKEEP_STATUS_OK)
+ *               write_all(to, buf, (size_t)n);
  *       }
  *   }
+ *   castkeep_session_free(session);
+ *   castkeep_client_free(client);
+ *   castkeep_config_free(config);
+ *
+ * Threaded driver: one thread of the library's, and calls that wait, from any thread. The loop becomes
+ *
+ *   if (castkeep_session_wait_start(session, 60000) != CASTKEEP_STATUS_OK)
+ *       return refuse();
+ *   while ((n = read(from, buf, sizeof buf)) > 0 &&
+ *          castkeep_session_output(session, CASTKEEP_STDOUT, buf, (size_t)n) == CASTKEEP_STATUS_OK)
+ *       write_all(to, buf, (size_t)n);
+ *   castkeep_session_exit(session, CASTKEEP_EXIT_CODE, status_of_program());
+ *   castkeep_session_close(session, 5000);
+ *
+ * Every failure of a call but WOULD_BLOCK means that nothing is recorded by it. A host that must record treats it as a
+ * refusal; what policy allows to go on unrecorded answers OK, and room is SIZE_MAX.
  *
  * Text and bytes go in as pointer and length and are copied; they need no NUL. Enumerations are int32_t.
- * No call but castkeep_session_close and castkeep_config_load blocks. Nothing here touches standard input
+ * No call but castkeep_config_load, castkeep_session_wait_start and castkeep_session_close blocks, and with the
+ * threaded driver castkeep_session_output. Nothing here touches standard input
  * or output, signals (SIGPIPE is never raised), the locale or any other state of the process; descriptors are
  * close-on-exec; there is no global state, and no random generator that a fork could copy. A fault in
  * the library stops at its boundary: the call and all later ones of that client answer INTERNAL.
@@ -136,6 +178,40 @@
 #define CASTKEEP_OPTION_CLOSE_WAIT_MS 11
 
 /*
+ For castkeep_config_set_number: bytes that the rings of all open sessions of a client may have together; past
+ them castkeep_session_open answers LIMIT. Unless set no less than max-sessions times the ring.
+ */
+#define CASTKEEP_OPTION_MAX_BYTES 12
+
+/*
+ For castkeep_config_set_bytes: certificates of the authorities that recorders' certificates are checked with,
+ PEM (several) or DER (one).
+ */
+#define CASTKEEP_OPTION_TLS_AUTHORITIES 13
+
+/*
+ For castkeep_config_set_bytes: the own certificate with what leads to its authority, PEM, or DER (one), for recorders that ask for one.
+ */
+#define CASTKEEP_OPTION_TLS_CERTIFICATE 14
+
+/*
+ For castkeep_config_set_bytes: its key, PEM or DER (PKCS #8, SEC 1 or PKCS #1).
+ */
+#define CASTKEEP_OPTION_TLS_KEY 15
+
+/*
+ For castkeep_config_set_text: accept this public key, the SHA-256 of its SPKI in hexadecimal or as "sha256/BASE64". Adds to
+ those that are there. Without authorities it stands for authority and name.
+ */
+#define CASTKEEP_OPTION_TLS_PIN 16
+
+/*
+ For castkeep_config_set_number: 1 does not look at the validity period of a certificate whose key is pinned, for
+ machines whose clock is wrong at start. Unless set 0.
+ */
+#define CASTKEEP_OPTION_TLS_PIN_IGNORES_TIME 17
+
+/*
  For a log function: something failed for good.
  */
 #define CASTKEEP_LOG_ERROR 0
@@ -161,8 +237,8 @@
 #define CASTKEEP_DRIVER_POLLED 1
 
 /*
- For castkeep_client_new: one thread of the library's own for all sessions of the client. Not in this version:
- UNSUPPORTED.
+ For castkeep_client_new: one thread of the library's own for all sessions of the client. All calls may come from any
+ thread at any time, and castkeep_session_output waits for room.
  */
 #define CASTKEEP_DRIVER_THREADED 2
 
@@ -342,6 +418,10 @@ enum castkeep_status
    */
   CASTKEEP_STATUS_CONFIG = -10,
   /*
+   Policy: the session must not take place; castkeep_session_message says why.
+   */
+  CASTKEEP_STATUS_REFUSED = -11,
+  /*
    The connection was lost or could not be made.
    */
   CASTKEEP_STATUS_LINK = -100,
@@ -372,7 +452,7 @@ typedef int32_t castkeep_status;
 
 /*
  Moves the sessions of one process. Made after authentication, in the process that has the sessions, before
- privileges are dropped. One thread at a time.
+ privileges are dropped. Polled: one thread at a time. Threaded: any.
  */
 typedef struct castkeep_client castkeep_client;
 
@@ -383,7 +463,7 @@ typedef struct castkeep_client castkeep_client;
 typedef struct castkeep_config castkeep_config;
 
 /*
- One recording. One thread at a time, the same that calls its client.
+ One recording. Its calls count as calls of its client.
  */
 typedef struct castkeep_session castkeep_session;
 
@@ -468,8 +548,10 @@ struct castkeep_config *castkeep_config_new(void);
 /*
  A configuration out of a file: HuJSON (JSON with comments and trailing commas), its object "client", or the
  whole when there is none. Names are those of `castkeep record`: recorders (a list of addresses), enforce, reject-message,
- terminate-message, release ("ring" or "commit"), record-input, ring ("256KiB"), grace, stall-limit, start-limit,
- close-wait ("15s", "500ms"), max-sessions. A name that is not known is an error, so that no policy is lost to a typing mistake.
+ terminate-message, release ("ring" or "commit"), record-input, ring and max-bytes ("256KiB"), grace, stall-limit, start-limit,
+ close-wait ("15s", "500ms"), max-sessions; tls-ca, tls-cert, tls-key (files, read now), tls-pin (one or a list),
+ tls-pin-ignores-time. A recorder is an address as for castkeep_config_add_recorder, or {"address": ..., "name": ...}
+ as for castkeep_config_add_recorder_named. A name that is not known is an error, so that no policy is lost to a typing mistake.
  Read it once, where the daemon starts: a bad file should stop the daemon, not the first login.
  path,len : the file
  why,cap  : out, what is wrong, cut to fit and ended with NUL; may be NULL with 0
@@ -488,11 +570,39 @@ void castkeep_config_free(struct castkeep_config *config);
 
 /*
  Adds a recorder behind those that are there: they are tried in this order.
- address,len : "192.0.2.7:80", "[2001:db8::7]:80" or "unix:/run/recorder"; no names, because resolving blocks
- Returns  : OK; BAD_PARAMETER; TOO_BIG (more than 32); INTERNAL
+ address,len : "192.0.2.7:80", "[2001:db8::7]:80" or "unix:/run/recorder"; "https://192.0.2.7:443" speaks TLS, and the
+            certificate must be for that address; no names, because resolving blocks
+ Returns  : OK; BAD_PARAMETER; TOO_BIG (more than 32); UNSUPPORTED (TLS); INTERNAL
  Threads  : one at a time.   Blocks: never.   Since: 0.1
  */
 int32_t castkeep_config_add_recorder(struct castkeep_config *config, const char *address, size_t len);
+
+/*
+ As castkeep_config_add_recorder, for a recorder that is spoken to with TLS and whose certificate is for a name.
+ address,len : "https://192.0.2.7:443" or "https://[2001:db8::7]:443"
+ name,name_len : the host name in the certificate, such as "recorder.example"
+ Returns  : OK; BAD_PARAMETER; TOO_BIG (more than 32 recorders); UNSUPPORTED; INTERNAL
+ Threads  : one at a time.   Blocks: never.   Since: 0.1
+ */
+int32_t castkeep_config_add_recorder_named(struct castkeep_config *config, const char *address, size_t len, const char *name, size_t name_len);
+
+/*
+ Sets an option that is bytes: certificates and keys. Nothing is read from files, so that a client may live in a chroot.
+ option   : CASTKEEP_OPTION_TLS_AUTHORITIES, _CERTIFICATE or _KEY
+ data,len : copied; at most 1 MiB. Looked at by castkeep_config_check and castkeep_client_new
+ Returns  : OK; BAD_PARAMETER; TOO_BIG; UNSUPPORTED; INTERNAL
+ Threads  : one at a time.   Blocks: never.   Since: 0.1
+ */
+int32_t castkeep_config_set_bytes(struct castkeep_config *config, int32_t option, const uint8_t *data, size_t len);
+
+/*
+ Whether the whole of a configuration can be used: what its parts need of each other, certificates, keys.
+ castkeep_config_load does this by itself.
+ why,cap  : out, what is wrong, cut to fit and ended with NUL; may be NULL with 0
+ Returns  : OK; CONFIG (why says what); BAD_PARAMETER; INTERNAL
+ Threads  : one at a time.   Blocks: never.   Since: 0.1
+ */
+int32_t castkeep_config_check(const struct castkeep_config *config, char *why, size_t cap);
 
 /*
  Sets an option that is text.
@@ -524,17 +634,19 @@ int32_t castkeep_config_set_log(struct castkeep_config *config, castkeep_log_fn 
 /*
  A client. Nothing is connected, and nothing is read from files.
  config   : copied
- driver   : CASTKEEP_DRIVER_POLLED
+ driver   : CASTKEEP_DRIVER_POLLED or CASTKEEP_DRIVER_THREADED
  client   : out, for castkeep_client_free; NULL unless OK
- Returns  : OK; BAD_PARAMETER; UNSUPPORTED (the driver; or output is to be stored before it is shown and the
-            host has not said that it can: CASTKEEP_OPTION_HOST_RELEASES); NO_MEMORY; INTERNAL
+ Returns  : OK; BAD_PARAMETER; CONFIG (see castkeep_config_check); UNSUPPORTED (the driver; or output is to be
+            stored before it is shown and the host has not said that it can:
+            CASTKEEP_OPTION_HOST_RELEASES); NO_MEMORY; INTERNAL
  Threads  : any.   Blocks: never.   Since: 0.1
  */
 int32_t castkeep_client_new(const struct castkeep_config *config, int32_t driver, struct castkeep_client **client);
 
 /*
- The one descriptor of a client, the same for its life: an epoll instance. Wait until it is readable (poll, select,
- epoll), then call castkeep_client_process. It belongs to the client: do not close it, read it, or wait for it to be writable.
+ The one descriptor of a client, the same for its life. Polled: an epoll instance; wait until it is readable (poll, select,
+ epoll), then call castkeep_client_process. Threaded: an eventfd, readable while castkeep_client_next_event has something to
+ tell. It belongs to the client: do not close it, read it, or wait for it to be writable.
  Returns  : a descriptor; -1 for NULL
  Threads  : any.   Blocks: never.   Since: 0.1
  */
@@ -542,8 +654,9 @@ int castkeep_client_fd(const struct castkeep_client *client);
 
 /*
  Does what can be done without waiting: sends, receives, connects, keeps deadlines. Then ask castkeep_client_next_event.
+ With the threaded driver its thread does this, and the call does nothing.
  Returns  : OK; BAD_PARAMETER; FORKED; REENTRANT; INTERNAL
- Threads  : one at a time.   Blocks: never.   Since: 0.1
+ Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
  */
 int32_t castkeep_client_process(struct castkeep_client *client);
 
@@ -553,15 +666,15 @@ int32_t castkeep_client_process(struct castkeep_client *client);
  event    : out, CASTKEEP_EVENT_...; NONE when there is nothing
  session  : out, whose event it is; NULL with NONE
  Returns  : OK; BAD_PARAMETER; FORKED; REENTRANT; INTERNAL
- Threads  : one at a time.   Blocks: never.   Since: 0.1
+ Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
  */
 int32_t castkeep_client_next_event(struct castkeep_client *client, int32_t *event, struct castkeep_session **session);
 
 /*
  Gives up what its sessions have not stored yet, and frees the client. The sessions' handles stay, answer CLOSED, and are
- still to be freed. In a forked child it only closes descriptors.
- client   : may be NULL
- Threads  : one at a time.   Blocks: never.   Since: 0.1
+ still to be freed. In a forked child it only closes descriptors; out of a callback of the client it does nothing.
+ client   : may be NULL; no call of it or its sessions is running
+ Threads  : any.   Blocks: with the threaded driver, until its thread has ended; it waits for no peer.   Since: 0.1
  */
 void castkeep_client_free(struct castkeep_client *client);
 
@@ -569,7 +682,7 @@ void castkeep_client_free(struct castkeep_client *client);
  A session that is not open yet: set its text and size, then castkeep_session_open.
  session  : out, for castkeep_session_free; NULL unless OK
  Returns  : OK; BAD_PARAMETER; FORKED; REENTRANT; INTERNAL
- Threads  : one at a time.   Blocks: never.   Since: 0.1
+ Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
  */
 int32_t castkeep_session_new(struct castkeep_client *client, struct castkeep_session **session);
 
@@ -578,7 +691,7 @@ int32_t castkeep_session_new(struct castkeep_client *client, struct castkeep_ses
  what     : CASTKEEP_TEXT_...
  data,len : copied; any bytes, of which those that are not UTF-8 are replaced
  Returns  : OK; BAD_PARAMETER; TOO_BIG; WRONG_STATE (it is open); CLOSED; FORKED; REENTRANT; INTERNAL
- Threads  : one at a time.   Blocks: never.   Since: 0.1
+ Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
  */
 int32_t castkeep_session_set_text(struct castkeep_session *session, int32_t what, const char *data, size_t len);
 
@@ -587,26 +700,37 @@ int32_t castkeep_session_set_text(struct castkeep_session *session, int32_t what
  CASTKEEP_EVENT_REFUSED follows, at the latest after the start limit. Until START the program must not run: fork it, and let
  the child wait on a pipe.
  Returns  : OK; LIMIT; TOO_BIG; NO_MEMORY; WRONG_STATE (it is open); CLOSED; FORKED; REENTRANT; INTERNAL
- Threads  : one at a time.   Blocks: never, but for the kernel's random generator shortly after boot.   Since: 0.1
+ Threads  : polled: one at a time; threaded: any.   Blocks: never, but for the kernel's random generator shortly after boot.   Since: 0.1
  */
 int32_t castkeep_session_open(struct castkeep_session *session);
+
+/*
+ Waits until it is known whether the program may start, for hosts without an event loop. The events come as well.
+ timeout_ms: longest wait
+ Returns  : OK (the program may start); REFUSED (it must not: show castkeep_session_message, end with 254); TIMED_OUT (not
+            known yet); BAD_PARAMETER; WRONG_STATE; CLOSED; FORKED; REENTRANT; INTERNAL
+ Threads  : polled: one at a time; threaded: any.   Blocks: at most timeout_ms.   Since: 0.1
+ */
+int32_t castkeep_session_wait_start(struct castkeep_session *session, uint32_t timeout_ms);
 
 /*
  How many bytes the next castkeep_session_output takes whole: 0 while opening, when what waits for the recorder has
  filled its memory, and after the end; SIZE_MAX when nothing is recorded. Do not read from the program while it is 0, and at
  most so much: a descriptor that is not read is what holds a program back. Output of both streams shares it, so ask again after each output.
  Returns  : bytes; 0 for NULL, before castkeep_session_open, and in a forked child
- Threads  : one at a time.   Blocks: never.   Since: 0.1
+ Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
  */
 size_t castkeep_session_room(const struct castkeep_session *session);
 
 /*
- Gives output of the program to the recording, all of it or none. Before it is shown: what was not taken must not be.
+ Gives output of the program to the recording, before it is shown: what was not taken must not be.
+ Polled: all of it or none. Threaded: all of it, waiting for room.
  stream   : CASTKEEP_STDOUT or CASTKEEP_STDERR
  data,len : copied before return, any bytes, any split; data may be NULL only when len is 0
- Returns  : OK; WOULD_BLOCK (len is more than castkeep_session_room); CLOSED (the session is over: discard it);
-            BAD_PARAMETER; WRONG_STATE (not open); FORKED; REENTRANT; INTERNAL
- Threads  : one at a time.   Blocks: never.   Since: 0.1
+ Returns  : OK; WOULD_BLOCK (polled: len is more than castkeep_session_room); CLOSED (the session is over: discard
+            what was given); BAD_PARAMETER; WRONG_STATE (not open); FORKED; REENTRANT; INTERNAL
+ Threads  : polled: one at a time; threaded: any.   Since: 0.1
+ Blocks   : polled: never. Threaded: while there is no room; what policy does about a lost recorder bounds it.
  */
 int32_t castkeep_session_output(struct castkeep_session *session, int32_t from, const uint8_t *data, size_t len);
 
@@ -615,7 +739,7 @@ int32_t castkeep_session_output(struct castkeep_session *session, int32_t from, 
  left out. Do not give it what is typed without echo.
  data,len : copied before return
  Returns  : OK; BAD_PARAMETER; WRONG_STATE; CLOSED; FORKED; REENTRANT; INTERNAL
- Threads  : one at a time.   Blocks: never.   Since: 0.1
+ Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
  */
 int32_t castkeep_session_input(struct castkeep_session *session, const uint8_t *data, size_t len);
 
@@ -623,7 +747,7 @@ int32_t castkeep_session_input(struct castkeep_session *session, const uint8_t *
  The terminal has this size. Before castkeep_session_open, and until START, it goes into the recording's first line.
  cols,rows: cells
  Returns  : OK; BAD_PARAMETER; CLOSED; FORKED; REENTRANT; INTERNAL
- Threads  : one at a time.   Blocks: never.   Since: 0.1
+ Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
  */
 int32_t castkeep_session_resize(struct castkeep_session *session, uint16_t cols, uint16_t rows);
 
@@ -631,7 +755,7 @@ int32_t castkeep_session_resize(struct castkeep_session *session, uint16_t cols,
  Puts a marker into the recording; players jump to it.
  data,len : its label, cut to 256 bytes
  Returns  : OK; WOULD_BLOCK; BAD_PARAMETER; TOO_BIG; WRONG_STATE; CLOSED; FORKED; REENTRANT; INTERNAL
- Threads  : one at a time.   Blocks: never.   Since: 0.1
+ Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
  */
 int32_t castkeep_session_marker(struct castkeep_session *session, const char *data, size_t len);
 
@@ -640,7 +764,7 @@ int32_t castkeep_session_marker(struct castkeep_session *session, const char *da
  what is stored.
  stream   : CASTKEEP_STDOUT or CASTKEEP_STDERR
  Returns  : bytes; 0 for NULL, another stream, before castkeep_session_open, and in a forked child
- Threads  : one at a time.   Blocks: never.   Since: 0.1
+ Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
  */
 uint64_t castkeep_session_released(const struct castkeep_session *session, int32_t of);
 
@@ -648,7 +772,7 @@ uint64_t castkeep_session_released(const struct castkeep_session *session, int32
  The message for the user behind CASTKEEP_EVENT_REFUSED and CASTKEEP_EVENT_TERMINATED.
  buf,cap  : out, cut to fit and ended with NUL; may be NULL with 0
  Returns  : the length of the whole message without the NUL; 0 when there is none
- Threads  : one at a time.   Blocks: never.   Since: 0.1
+ Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
  */
 size_t castkeep_session_message(const struct castkeep_session *session, char *buf, size_t cap);
 
@@ -656,7 +780,7 @@ size_t castkeep_session_message(const struct castkeep_session *session, char *bu
  The recording's id: 32 hexadecimal digits, by which `castkeep ls`, `play` and `join` know it.
  buf,cap  : out, cut to fit and ended with NUL; may be NULL with 0
  Returns  : 32; 0 before castkeep_session_open
- Threads  : one at a time.   Blocks: never.   Since: 0.1
+ Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
  */
 size_t castkeep_session_recording(const struct castkeep_session *session, char *buf, size_t cap);
 
@@ -664,7 +788,7 @@ size_t castkeep_session_recording(const struct castkeep_session *session, char *
  Numbers of the session.
  stats    : in, its size; out, the numbers
  Returns  : OK; BAD_PARAMETER (NULL, or a size below 8); WRONG_STATE; CLOSED; FORKED; REENTRANT; INTERNAL
- Threads  : one at a time.   Blocks: never.   Since: 0.1
+ Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
  */
 int32_t castkeep_session_stats(const struct castkeep_session *session, struct castkeep_stats *stats);
 
@@ -673,7 +797,7 @@ int32_t castkeep_session_stats(const struct castkeep_session *session, struct ca
  how      : CASTKEEP_EXIT_...
  value    : the status or the signal's number
  Returns  : OK; BAD_PARAMETER; WRONG_STATE; CLOSED; FORKED; REENTRANT; INTERNAL
- Threads  : one at a time.   Blocks: never.   Since: 0.1
+ Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
  */
 int32_t castkeep_session_exit(struct castkeep_session *session, int32_t how, int32_t value);
 
@@ -681,7 +805,7 @@ int32_t castkeep_session_exit(struct castkeep_session *session, int32_t how, int
  Ends the session without waiting: CASTKEEP_EVENT_FINISHED or CASTKEEP_EVENT_INCOMPLETE follows within
  CASTKEEP_OPTION_CLOSE_WAIT_MS. Keep the program's exit status from the user until then, and wait on castkeep_client_fd as before.
  Returns  : OK; BAD_PARAMETER; WRONG_STATE; CLOSED; FORKED; REENTRANT; INTERNAL
- Threads  : one at a time.   Blocks: never.   Since: 0.1
+ Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
  */
 int32_t castkeep_session_finish(struct castkeep_session *session);
 
@@ -691,14 +815,15 @@ int32_t castkeep_session_finish(struct castkeep_session *session);
  timeout_ms: longest wait; 0 sends what can be sent at once
  Returns  : OK (everything is stored); TIMED_OUT (not everything is known to be); BAD_PARAMETER; WRONG_STATE;
             CLOSED; FORKED; REENTRANT; INTERNAL
- Threads  : one at a time.   Blocks: at most timeout_ms.   Since: 0.1
+ Threads  : polled: one at a time; threaded: any.   Blocks: at most timeout_ms.   Since: 0.1
  */
 int32_t castkeep_session_close(struct castkeep_session *session, uint32_t timeout_ms);
 
 /*
- Gives up what is not stored yet, and frees the session. In a forked child it only closes descriptors.
+ Gives up what is not stored yet, and frees the session. In a forked child it only closes descriptors; out of a callback
+ of its client it does nothing.
  session  : may be NULL
- Threads  : one at a time.   Blocks: never.   Since: 0.1
+ Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
  */
 void castkeep_session_free(struct castkeep_session *session);
 

@@ -45,6 +45,9 @@ struct castkeep_dl_table {
     int32_t (*castkeep_config_load)(const char *path, size_t len, char *why, size_t cap, struct castkeep_config **config);
     void (*castkeep_config_free)(struct castkeep_config *config);
     int32_t (*castkeep_config_add_recorder)(struct castkeep_config *config, const char *address, size_t len);
+    int32_t (*castkeep_config_add_recorder_named)(struct castkeep_config *config, const char *address, size_t len, const char *name, size_t name_len);
+    int32_t (*castkeep_config_set_bytes)(struct castkeep_config *config, int32_t option, const uint8_t *data, size_t len);
+    int32_t (*castkeep_config_check)(const struct castkeep_config *config, char *why, size_t cap);
     int32_t (*castkeep_config_set_text)(struct castkeep_config *config, int32_t option, const char *data, size_t len);
     int32_t (*castkeep_config_set_number)(struct castkeep_config *config, int32_t option, uint64_t value);
     int32_t (*castkeep_config_set_log)(struct castkeep_config *config, castkeep_log_fn function, void *user);
@@ -56,6 +59,7 @@ struct castkeep_dl_table {
     int32_t (*castkeep_session_new)(struct castkeep_client *client, struct castkeep_session **session);
     int32_t (*castkeep_session_set_text)(struct castkeep_session *session, int32_t what, const char *data, size_t len);
     int32_t (*castkeep_session_open)(struct castkeep_session *session);
+    int32_t (*castkeep_session_wait_start)(struct castkeep_session *session, uint32_t timeout_ms);
     size_t (*castkeep_session_room)(const struct castkeep_session *session);
     int32_t (*castkeep_session_output)(struct castkeep_session *session, int32_t from, const uint8_t *data, size_t len);
     int32_t (*castkeep_session_input)(struct castkeep_session *session, const uint8_t *data, size_t len);
@@ -112,7 +116,9 @@ static int32_t castkeep_dl_no_config_load(const char *path, size_t len, char *wh
     (void)why;
     (void)cap;
     (void)config;
-    return 0;
+    if (config) *config = NULL;
+    if (why && cap > 0) snprintf(why, cap, "%s", "castkeep is not installed");
+    return CASTKEEP_STATUS_UNSUPPORTED;
 }
 
 static void castkeep_dl_no_config_free(struct castkeep_config *config)
@@ -125,7 +131,35 @@ static int32_t castkeep_dl_no_config_add_recorder(struct castkeep_config *config
     (void)config;
     (void)address;
     (void)len;
-    return 0;
+    return CASTKEEP_STATUS_UNSUPPORTED;
+}
+
+static int32_t castkeep_dl_no_config_add_recorder_named(struct castkeep_config *config, const char *address, size_t len, const char *name, size_t name_len)
+{
+    (void)config;
+    (void)address;
+    (void)len;
+    (void)name;
+    (void)name_len;
+    return CASTKEEP_STATUS_UNSUPPORTED;
+}
+
+static int32_t castkeep_dl_no_config_set_bytes(struct castkeep_config *config, int32_t option, const uint8_t *data, size_t len)
+{
+    (void)config;
+    (void)option;
+    (void)data;
+    (void)len;
+    return CASTKEEP_STATUS_UNSUPPORTED;
+}
+
+static int32_t castkeep_dl_no_config_check(const struct castkeep_config *config, char *why, size_t cap)
+{
+    (void)config;
+    (void)why;
+    (void)cap;
+    if (why && cap > 0) snprintf(why, cap, "%s", "castkeep is not installed");
+    return CASTKEEP_STATUS_UNSUPPORTED;
 }
 
 static int32_t castkeep_dl_no_config_set_text(struct castkeep_config *config, int32_t option, const char *data, size_t len)
@@ -134,7 +168,7 @@ static int32_t castkeep_dl_no_config_set_text(struct castkeep_config *config, in
     (void)option;
     (void)data;
     (void)len;
-    return 0;
+    return CASTKEEP_STATUS_UNSUPPORTED;
 }
 
 static int32_t castkeep_dl_no_config_set_number(struct castkeep_config *config, int32_t option, uint64_t value)
@@ -142,7 +176,7 @@ static int32_t castkeep_dl_no_config_set_number(struct castkeep_config *config, 
     (void)config;
     (void)option;
     (void)value;
-    return 0;
+    return CASTKEEP_STATUS_UNSUPPORTED;
 }
 
 static int32_t castkeep_dl_no_config_set_log(struct castkeep_config *config, castkeep_log_fn function, void *user)
@@ -150,7 +184,7 @@ static int32_t castkeep_dl_no_config_set_log(struct castkeep_config *config, cas
     (void)config;
     (void)function;
     (void)user;
-    return 0;
+    return CASTKEEP_STATUS_UNSUPPORTED;
 }
 
 static int32_t castkeep_dl_no_client_new(const struct castkeep_config *config, int32_t driver, struct castkeep_client **client)
@@ -158,7 +192,8 @@ static int32_t castkeep_dl_no_client_new(const struct castkeep_config *config, i
     (void)config;
     (void)driver;
     (void)client;
-    return 0;
+    if (client) *client = NULL;
+    return CASTKEEP_STATUS_UNSUPPORTED;
 }
 
 static int castkeep_dl_no_client_fd(const struct castkeep_client *client)
@@ -170,7 +205,7 @@ static int castkeep_dl_no_client_fd(const struct castkeep_client *client)
 static int32_t castkeep_dl_no_client_process(struct castkeep_client *client)
 {
     (void)client;
-    return 0;
+    return CASTKEEP_STATUS_UNSUPPORTED;
 }
 
 static int32_t castkeep_dl_no_client_next_event(struct castkeep_client *client, int32_t *event, struct castkeep_session **session)
@@ -178,7 +213,8 @@ static int32_t castkeep_dl_no_client_next_event(struct castkeep_client *client, 
     (void)client;
     (void)event;
     (void)session;
-    return 0;
+    if (session) *session = NULL;
+    return CASTKEEP_STATUS_UNSUPPORTED;
 }
 
 static void castkeep_dl_no_client_free(struct castkeep_client *client)
@@ -190,7 +226,8 @@ static int32_t castkeep_dl_no_session_new(struct castkeep_client *client, struct
 {
     (void)client;
     (void)session;
-    return 0;
+    if (session) *session = NULL;
+    return CASTKEEP_STATUS_UNSUPPORTED;
 }
 
 static int32_t castkeep_dl_no_session_set_text(struct castkeep_session *session, int32_t what, const char *data, size_t len)
@@ -199,13 +236,20 @@ static int32_t castkeep_dl_no_session_set_text(struct castkeep_session *session,
     (void)what;
     (void)data;
     (void)len;
-    return 0;
+    return CASTKEEP_STATUS_UNSUPPORTED;
 }
 
 static int32_t castkeep_dl_no_session_open(struct castkeep_session *session)
 {
     (void)session;
-    return 0;
+    return CASTKEEP_STATUS_UNSUPPORTED;
+}
+
+static int32_t castkeep_dl_no_session_wait_start(struct castkeep_session *session, uint32_t timeout_ms)
+{
+    (void)session;
+    (void)timeout_ms;
+    return CASTKEEP_STATUS_UNSUPPORTED;
 }
 
 static size_t castkeep_dl_no_session_room(const struct castkeep_session *session)
@@ -220,7 +264,7 @@ static int32_t castkeep_dl_no_session_output(struct castkeep_session *session, i
     (void)from;
     (void)data;
     (void)len;
-    return 0;
+    return CASTKEEP_STATUS_UNSUPPORTED;
 }
 
 static int32_t castkeep_dl_no_session_input(struct castkeep_session *session, const uint8_t *data, size_t len)
@@ -228,7 +272,7 @@ static int32_t castkeep_dl_no_session_input(struct castkeep_session *session, co
     (void)session;
     (void)data;
     (void)len;
-    return 0;
+    return CASTKEEP_STATUS_UNSUPPORTED;
 }
 
 static int32_t castkeep_dl_no_session_resize(struct castkeep_session *session, uint16_t cols, uint16_t rows)
@@ -236,7 +280,7 @@ static int32_t castkeep_dl_no_session_resize(struct castkeep_session *session, u
     (void)session;
     (void)cols;
     (void)rows;
-    return 0;
+    return CASTKEEP_STATUS_UNSUPPORTED;
 }
 
 static int32_t castkeep_dl_no_session_marker(struct castkeep_session *session, const char *data, size_t len)
@@ -244,7 +288,7 @@ static int32_t castkeep_dl_no_session_marker(struct castkeep_session *session, c
     (void)session;
     (void)data;
     (void)len;
-    return 0;
+    return CASTKEEP_STATUS_UNSUPPORTED;
 }
 
 static uint64_t castkeep_dl_no_session_released(const struct castkeep_session *session, int32_t of)
@@ -274,7 +318,7 @@ static int32_t castkeep_dl_no_session_stats(const struct castkeep_session *sessi
 {
     (void)session;
     (void)stats;
-    return 0;
+    return CASTKEEP_STATUS_UNSUPPORTED;
 }
 
 static int32_t castkeep_dl_no_session_exit(struct castkeep_session *session, int32_t how, int32_t value)
@@ -282,20 +326,20 @@ static int32_t castkeep_dl_no_session_exit(struct castkeep_session *session, int
     (void)session;
     (void)how;
     (void)value;
-    return 0;
+    return CASTKEEP_STATUS_UNSUPPORTED;
 }
 
 static int32_t castkeep_dl_no_session_finish(struct castkeep_session *session)
 {
     (void)session;
-    return 0;
+    return CASTKEEP_STATUS_UNSUPPORTED;
 }
 
 static int32_t castkeep_dl_no_session_close(struct castkeep_session *session, uint32_t timeout_ms)
 {
     (void)session;
     (void)timeout_ms;
-    return 0;
+    return CASTKEEP_STATUS_UNSUPPORTED;
 }
 
 static void castkeep_dl_no_session_free(struct castkeep_session *session)
@@ -312,6 +356,9 @@ struct castkeep_dl_table castkeep_dl_calls = {
     castkeep_dl_no_config_load,
     castkeep_dl_no_config_free,
     castkeep_dl_no_config_add_recorder,
+    castkeep_dl_no_config_add_recorder_named,
+    castkeep_dl_no_config_set_bytes,
+    castkeep_dl_no_config_check,
     castkeep_dl_no_config_set_text,
     castkeep_dl_no_config_set_number,
     castkeep_dl_no_config_set_log,
@@ -323,6 +370,7 @@ struct castkeep_dl_table castkeep_dl_calls = {
     castkeep_dl_no_session_new,
     castkeep_dl_no_session_set_text,
     castkeep_dl_no_session_open,
+    castkeep_dl_no_session_wait_start,
     castkeep_dl_no_session_room,
     castkeep_dl_no_session_output,
     castkeep_dl_no_session_input,
@@ -379,6 +427,9 @@ castkeep_status castkeep_dl_load(const char *path)
     CASTKEEP_DL_FIND(castkeep_config_load);
     CASTKEEP_DL_FIND(castkeep_config_free);
     CASTKEEP_DL_FIND(castkeep_config_add_recorder);
+    CASTKEEP_DL_FIND(castkeep_config_add_recorder_named);
+    CASTKEEP_DL_FIND(castkeep_config_set_bytes);
+    CASTKEEP_DL_FIND(castkeep_config_check);
     CASTKEEP_DL_FIND(castkeep_config_set_text);
     CASTKEEP_DL_FIND(castkeep_config_set_number);
     CASTKEEP_DL_FIND(castkeep_config_set_log);
@@ -390,6 +441,7 @@ castkeep_status castkeep_dl_load(const char *path)
     CASTKEEP_DL_FIND(castkeep_session_new);
     CASTKEEP_DL_FIND(castkeep_session_set_text);
     CASTKEEP_DL_FIND(castkeep_session_open);
+    CASTKEEP_DL_FIND(castkeep_session_wait_start);
     CASTKEEP_DL_FIND(castkeep_session_room);
     CASTKEEP_DL_FIND(castkeep_session_output);
     CASTKEEP_DL_FIND(castkeep_session_input);
@@ -425,6 +477,9 @@ castkeep_status castkeep_dl_load(const char *path)
 #define castkeep_config_load castkeep_dl_calls.castkeep_config_load
 #define castkeep_config_free castkeep_dl_calls.castkeep_config_free
 #define castkeep_config_add_recorder castkeep_dl_calls.castkeep_config_add_recorder
+#define castkeep_config_add_recorder_named castkeep_dl_calls.castkeep_config_add_recorder_named
+#define castkeep_config_set_bytes castkeep_dl_calls.castkeep_config_set_bytes
+#define castkeep_config_check castkeep_dl_calls.castkeep_config_check
 #define castkeep_config_set_text castkeep_dl_calls.castkeep_config_set_text
 #define castkeep_config_set_number castkeep_dl_calls.castkeep_config_set_number
 #define castkeep_config_set_log castkeep_dl_calls.castkeep_config_set_log
@@ -436,6 +491,7 @@ castkeep_status castkeep_dl_load(const char *path)
 #define castkeep_session_new castkeep_dl_calls.castkeep_session_new
 #define castkeep_session_set_text castkeep_dl_calls.castkeep_session_set_text
 #define castkeep_session_open castkeep_dl_calls.castkeep_session_open
+#define castkeep_session_wait_start castkeep_dl_calls.castkeep_session_wait_start
 #define castkeep_session_room castkeep_dl_calls.castkeep_session_room
 #define castkeep_session_output castkeep_dl_calls.castkeep_session_output
 #define castkeep_session_input castkeep_dl_calls.castkeep_session_input

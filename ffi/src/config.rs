@@ -9,9 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use core_lib::client::{ClientConfig, Decision, Level, LogSink, RecorderAddr, Release};
+#[cfg(feature = "tls")]
+use core_lib::client::{Tls, TlsConfig};
 use core_lib::limits;
 
-use crate::bytes::{copy_out, text};
+use crate::bytes::{bytes, copy_out, text};
 use crate::file;
 use crate::status::castkeep_status::{self, *};
 
@@ -46,6 +48,29 @@ pub const CASTKEEP_OPTION_START_LIMIT_MS: i32 = 10;
 /// For castkeep_config_set_number: milliseconds that castkeep_session_finish leaves for storing the rest. Unless
 /// set 2,000.
 pub const CASTKEEP_OPTION_CLOSE_WAIT_MS: i32 = 11;
+/// For castkeep_config_set_number: bytes that the rings of all open sessions of a client may have together; past
+/// them castkeep_session_open answers LIMIT. Unless set no less than max-sessions times the ring.
+pub const CASTKEEP_OPTION_MAX_BYTES: i32 = 12;
+/// For castkeep_config_set_bytes: certificates of the authorities that recorders' certificates are checked with,
+/// PEM (several) or DER (one).
+pub const CASTKEEP_OPTION_TLS_AUTHORITIES: i32 = 13;
+/// For castkeep_config_set_bytes: the own certificate with what leads to its authority, PEM, or DER (one), for recorders that ask for one.
+pub const CASTKEEP_OPTION_TLS_CERTIFICATE: i32 = 14;
+/// For castkeep_config_set_bytes: its key, PEM or DER (PKCS #8, SEC 1 or PKCS #1).
+pub const CASTKEEP_OPTION_TLS_KEY: i32 = 15;
+/// For castkeep_config_set_text: accept this public key, the SHA-256 of its SPKI in hexadecimal or as "sha256/BASE64". Adds to
+/// those that are there. Without authorities it stands for authority and name.
+pub const CASTKEEP_OPTION_TLS_PIN: i32 = 16;
+/// For castkeep_config_set_number: 1 does not look at the validity period of a certificate whose key is pinned, for
+/// machines whose clock is wrong at start. Unless set 0.
+pub const CASTKEEP_OPTION_TLS_PIN_IGNORES_TIME: i32 = 17;
+
+/// A chain, or the bundle of a system.
+#[cfg(feature = "tls")]
+const PEM_BYTES: usize = 1 << 20;
+/// The keys in use and those that will follow them.
+#[cfg(feature = "tls")]
+const PINS: usize = 16;
 
 /// For a log function: something failed for good.
 pub const CASTKEEP_LOG_ERROR: i32 = 0;
@@ -66,7 +91,7 @@ pub type castkeep_log_fn =
 /// forked children. One thread at a time.
 #[derive(Clone)]
 pub struct castkeep_config {
-    pub(crate) recorders: Vec<RecorderAddr>,
+    pub(crate) recorders: Vec<Recorder>,
     pub(crate) reject: Option<String>,
     pub(crate) terminate: Option<String>,
     pub(crate) ring_bytes: usize,
@@ -78,7 +103,19 @@ pub struct castkeep_config {
     pub(crate) stall_limit: Option<Duration>,
     pub(crate) start_limit: Option<Duration>,
     pub(crate) close_wait: Duration,
+    pub(crate) max_bytes: usize,
+    #[cfg(feature = "tls")]
+    tls: TlsConfig,
     log: Log,
+}
+
+/// One address of the list.
+#[derive(Clone)]
+pub(crate) struct Recorder {
+    pub(crate) addr: RecorderAddr,
+    /// The name that its certificate must be for; none in clear text.
+    #[cfg_attr(not(feature = "tls"), allow(dead_code))]
+    pub(crate) tls_name: Option<String>,
 }
 
 #[derive(Clone, Copy)]
@@ -123,6 +160,9 @@ impl Default for castkeep_config {
             stall_limit: None,
             start_limit: None,
             close_wait: Duration::from_secs(2),
+            max_bytes: usize::MAX,
+            #[cfg(feature = "tls")]
+            tls: TlsConfig::default(),
             log: Log { function: None, user: core::ptr::null_mut() },
         }
     }
@@ -137,8 +177,12 @@ impl castkeep_config {
         config
     }
 
-    pub(crate) fn decision(&self) -> Decision {
-        let mut decision = Decision::open(self.recorders.clone());
+    /// What a session is opened with; what is wrong with the configuration otherwise.
+    pub(crate) fn decision(&self) -> Result<Decision, String> {
+        if self.recorders.is_empty() && (self.reject.is_some() || self.terminate.is_some()) {
+            return Err("recorders: recording is required and none is named".into());
+        }
+        let mut decision = Decision::open(self.recorders()?);
         decision.reject_message.clone_from(&self.reject);
         decision.terminate_message.clone_from(&self.terminate);
         decision.release = self.release;
@@ -146,24 +190,132 @@ impl castkeep_config {
         decision.grace = self.grace;
         decision.stall_limit = self.stall_limit;
         decision.start_limit = self.start_limit;
-        decision
+        Ok(decision)
     }
 
-    /// An address as text: `192.0.2.7:80`, `[2001:db8::7]:80`, `unix:/run/recorder`.
-    pub(crate) fn add_recorder(&mut self, address: &str) -> Result<(), castkeep_status> {
+    #[cfg(feature = "tls")]
+    fn recorders(&self) -> Result<Vec<RecorderAddr>, String> {
+        let wanted = self.recorders.iter().any(|recorder| recorder.tls_name.is_some());
+        let given = !self.tls.roots_pem.is_empty()
+            || !self.tls.cert_pem.is_empty()
+            || !self.tls.key_pem.is_empty()
+            || !self.tls.pins.is_empty();
+        if !wanted && given && !self.recorders.is_empty() {
+            // Somebody believes that the recordings are encrypted.
+            return Err(
+                "tls: no recorder is spoken to with TLS, write https:// before its address".into(),
+            );
+        }
+        let tls = match wanted {
+            true => Some(Arc::new(Tls::new(&self.tls).map_err(|why| format!("tls: {why}"))?)),
+            false => None,
+        };
+        Ok(self
+            .recorders
+            .iter()
+            .map(|recorder| match (&recorder.tls_name, &tls) {
+                (Some(name), Some(tls)) => recorder.addr.clone().tls(Arc::clone(tls), name),
+                _ => recorder.addr.clone(),
+            })
+            .collect())
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn recorders(&self) -> Result<Vec<RecorderAddr>, String> {
+        Ok(self.recorders.iter().map(|recorder| recorder.addr.clone()).collect())
+    }
+
+    /// An address as text: `192.0.2.7:80`, `[2001:db8::7]:80`, `unix:/run/recorder`; with `https://` before the first two, TLS.
+    /// `name` is the one that the certificate must be for, when it is not the address.
+    pub(crate) fn add_recorder(
+        &mut self,
+        address: &str,
+        name: Option<String>,
+    ) -> Result<(), castkeep_status> {
         if self.recorders.len() >= limits::RECORDERS_MAX {
             return Err(CASTKEEP_STATUS_TOO_BIG);
         }
-        self.recorders.push(match address.strip_prefix("unix:") {
-            Some(path) if path.starts_with('/') => RecorderAddr::unix(path),
+        let (tls, plain) = match address.strip_prefix("https://") {
+            Some(rest) => (true, rest),
+            None => (false, address.strip_prefix("http://").unwrap_or(address)),
+        };
+        let recorder = match plain.strip_prefix("unix:") {
+            Some(path) if path.starts_with('/') && !tls && name.is_none() => {
+                Recorder { addr: RecorderAddr::unix(path), tls_name: None }
+            }
             Some(_) => return Err(CASTKEEP_STATUS_BAD_PARAMETER),
             None => {
-                let addr: SocketAddr =
-                    address.parse().map_err(|_| CASTKEEP_STATUS_BAD_PARAMETER)?;
-                RecorderAddr::tcp(addr)
+                let addr: SocketAddr = plain.parse().map_err(|_| CASTKEEP_STATUS_BAD_PARAMETER)?;
+                if !tls && name.is_some() {
+                    return Err(CASTKEEP_STATUS_BAD_PARAMETER);
+                }
+                if tls && !cfg!(feature = "tls") {
+                    return Err(CASTKEEP_STATUS_UNSUPPORTED);
+                }
+                let authority = name.as_ref().map(|name| format!("{name}:{}", addr.port()));
+                let tls_name = tls.then(|| name.unwrap_or_else(|| addr.ip().to_string()));
+                let addr = RecorderAddr::tcp(addr);
+                Recorder {
+                    addr: match authority {
+                        Some(authority) => addr.authority(authority),
+                        None => addr,
+                    },
+                    tls_name,
+                }
             }
-        });
+        };
+        self.recorders.push(recorder);
         Ok(())
+    }
+
+    #[cfg(feature = "tls")]
+    pub(crate) fn set_bytes(&mut self, option: i32, bytes: &[u8]) -> Result<(), castkeep_status> {
+        if bytes.len() > PEM_BYTES {
+            return Err(CASTKEEP_STATUS_TOO_BIG);
+        }
+        let place = match option {
+            CASTKEEP_OPTION_TLS_AUTHORITIES => &mut self.tls.roots_pem,
+            CASTKEEP_OPTION_TLS_CERTIFICATE => &mut self.tls.cert_pem,
+            CASTKEEP_OPTION_TLS_KEY => &mut self.tls.key_pem,
+            _ => return Err(CASTKEEP_STATUS_BAD_PARAMETER),
+        };
+        *place = bytes.to_vec();
+        Ok(())
+    }
+
+    #[cfg(not(feature = "tls"))]
+    #[allow(clippy::needless_pass_by_ref_mut, clippy::unused_self)]
+    pub(crate) fn set_bytes(&mut self, option: i32, _: &[u8]) -> Result<(), castkeep_status> {
+        Err(match option {
+            CASTKEEP_OPTION_TLS_AUTHORITIES..=CASTKEEP_OPTION_TLS_KEY => {
+                CASTKEEP_STATUS_UNSUPPORTED
+            }
+            _ => CASTKEEP_STATUS_BAD_PARAMETER,
+        })
+    }
+
+    #[cfg(feature = "tls")]
+    fn set_tls(
+        &mut self,
+        pin: Option<&str>,
+        ignores_time: Option<bool>,
+    ) -> Result<(), castkeep_status> {
+        if let Some(pin) = pin {
+            if self.tls.pins.len() >= PINS {
+                return Err(CASTKEEP_STATUS_TOO_BIG);
+            }
+            self.tls.pins.push(TlsConfig::parse_pin(pin).ok_or(CASTKEEP_STATUS_BAD_PARAMETER)?);
+        }
+        if let Some(ignores_time) = ignores_time {
+            self.tls.pin_waives_validity = ignores_time;
+        }
+        Ok(())
+    }
+
+    #[cfg(not(feature = "tls"))]
+    #[allow(clippy::needless_pass_by_ref_mut, clippy::unused_self)]
+    fn set_tls(&mut self, _: Option<&str>, _: Option<bool>) -> Result<(), castkeep_status> {
+        Err(CASTKEEP_STATUS_UNSUPPORTED)
     }
 
     pub(crate) fn set_text(&mut self, option: i32, text: String) -> Result<(), castkeep_status> {
@@ -173,6 +325,7 @@ impl castkeep_config {
         match option {
             CASTKEEP_OPTION_REJECT_MESSAGE => self.reject = Some(text),
             CASTKEEP_OPTION_TERMINATE_MESSAGE => self.terminate = Some(text),
+            CASTKEEP_OPTION_TLS_PIN => self.set_tls(Some(&text), None)?,
             _ => return Err(CASTKEEP_STATUS_BAD_PARAMETER),
         }
         Ok(())
@@ -212,6 +365,11 @@ impl castkeep_config {
             CASTKEEP_OPTION_STALL_LIMIT_MS => self.stall_limit = Some(time()?),
             CASTKEEP_OPTION_START_LIMIT_MS => self.start_limit = Some(time()?),
             CASTKEEP_OPTION_CLOSE_WAIT_MS => self.close_wait = time()?,
+            CASTKEEP_OPTION_MAX_BYTES => self.max_bytes = size,
+            CASTKEEP_OPTION_TLS_PIN_IGNORES_TIME => {
+                let ignores = flag()?;
+                self.set_tls(None, Some(ignores))?;
+            }
             _ => return Err(CASTKEEP_STATUS_BAD_PARAMETER),
         }
         Ok(())
@@ -246,8 +404,10 @@ pub extern "C" fn castkeep_config_new() -> *mut castkeep_config {
 
 /// A configuration out of a file: HuJSON (JSON with comments and trailing commas), its object "client", or the
 /// whole when there is none. Names are those of `castkeep record`: recorders (a list of addresses), enforce, reject-message,
-/// terminate-message, release ("ring" or "commit"), record-input, ring ("256KiB"), grace, stall-limit, start-limit,
-/// close-wait ("15s", "500ms"), max-sessions. A name that is not known is an error, so that no policy is lost to a typing mistake.
+/// terminate-message, release ("ring" or "commit"), record-input, ring and max-bytes ("256KiB"), grace, stall-limit, start-limit,
+/// close-wait ("15s", "500ms"), max-sessions; tls-ca, tls-cert, tls-key (files, read now), tls-pin (one or a list),
+/// tls-pin-ignores-time. A recorder is an address as for castkeep_config_add_recorder, or {"address": ..., "name": ...}
+/// as for castkeep_config_add_recorder_named. A name that is not known is an error, so that no policy is lost to a typing mistake.
 /// Read it once, where the daemon starts: a bad file should stop the daemon, not the first login.
 /// path,len : the file
 /// why,cap  : out, what is wrong, cut to fit and ended with NUL; may be NULL with 0
@@ -305,8 +465,9 @@ pub unsafe extern "C" fn castkeep_config_free(config: *mut castkeep_config) {
 }
 
 /// Adds a recorder behind those that are there: they are tried in this order.
-/// address,len : "192.0.2.7:80", "[2001:db8::7]:80" or "unix:/run/recorder"; no names, because resolving blocks
-/// Returns  : OK; BAD_PARAMETER; TOO_BIG (more than 32); INTERNAL
+/// address,len : "192.0.2.7:80", "[2001:db8::7]:80" or "unix:/run/recorder"; "https://192.0.2.7:443" speaks TLS, and the
+///            certificate must be for that address; no names, because resolving blocks
+/// Returns  : OK; BAD_PARAMETER; TOO_BIG (more than 32); UNSUPPORTED (TLS); INTERNAL
 /// Threads  : one at a time.   Blocks: never.   Since: 0.1
 ///
 /// # Safety
@@ -318,7 +479,79 @@ pub unsafe extern "C" fn castkeep_config_add_recorder(
     len: usize,
 ) -> i32 {
     // SAFETY: the caller's promise.
-    unsafe { change(config, |config| config.add_recorder(&text(address, len)?)) }
+    unsafe { change(config, |config| config.add_recorder(&text(address, len)?, None)) }
+}
+
+/// As castkeep_config_add_recorder, for a recorder that is spoken to with TLS and whose certificate is for a name.
+/// address,len : "https://192.0.2.7:443" or "https://[2001:db8::7]:443"
+/// name,name_len : the host name in the certificate, such as "recorder.example"
+/// Returns  : OK; BAD_PARAMETER; TOO_BIG (more than 32 recorders); UNSUPPORTED; INTERNAL
+/// Threads  : one at a time.   Blocks: never.   Since: 0.1
+///
+/// # Safety
+/// The pointers are valid for their lengths.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn castkeep_config_add_recorder_named(
+    config: *mut castkeep_config,
+    address: *const c_char,
+    len: usize,
+    name: *const c_char,
+    name_len: usize,
+) -> i32 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        change(config, |config| {
+            config.add_recorder(&text(address, len)?, Some(text(name, name_len)?))
+        })
+    }
+}
+
+/// Sets an option that is bytes: certificates and keys. Nothing is read from files, so that a client may live in a chroot.
+/// option   : CASTKEEP_OPTION_TLS_AUTHORITIES, _CERTIFICATE or _KEY
+/// data,len : copied; at most 1 MiB. Looked at by castkeep_config_check and castkeep_client_new
+/// Returns  : OK; BAD_PARAMETER; TOO_BIG; UNSUPPORTED; INTERNAL
+/// Threads  : one at a time.   Blocks: never.   Since: 0.1
+///
+/// # Safety
+/// The pointers are valid for their lengths.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn castkeep_config_set_bytes(
+    config: *mut castkeep_config,
+    option: i32,
+    data: *const u8,
+    len: usize,
+) -> i32 {
+    // SAFETY: the caller's promise.
+    unsafe { change(config, |config| config.set_bytes(option, bytes(data, len)?)) }
+}
+
+/// Whether the whole of a configuration can be used: what its parts need of each other, certificates, keys.
+/// castkeep_config_load does this by itself.
+/// why,cap  : out, what is wrong, cut to fit and ended with NUL; may be NULL with 0
+/// Returns  : OK; CONFIG (why says what); BAD_PARAMETER; INTERNAL
+/// Threads  : one at a time.   Blocks: never.   Since: 0.1
+///
+/// # Safety
+/// The pointers are valid for their lengths.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn castkeep_config_check(
+    config: *const castkeep_config,
+    why: *mut c_char,
+    cap: usize,
+) -> i32 {
+    // SAFETY: the caller's promise.
+    let Some(config) = (unsafe { config.as_ref() }) else {
+        return CASTKEEP_STATUS_BAD_PARAMETER as i32;
+    };
+    match catch_unwind(AssertUnwindSafe(|| config.decision().map(drop))) {
+        Ok(Ok(())) => CASTKEEP_STATUS_OK as i32,
+        Ok(Err(text)) => {
+            // SAFETY: the caller's promise.
+            unsafe { copy_out(&text, why, cap) };
+            CASTKEEP_STATUS_CONFIG as i32
+        }
+        Err(_) => CASTKEEP_STATUS_INTERNAL as i32,
+    }
 }
 
 /// Sets an option that is text.

@@ -8,12 +8,17 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::config::{
-    CASTKEEP_OPTION_CLOSE_WAIT_MS, CASTKEEP_OPTION_GRACE_MS, CASTKEEP_OPTION_MAX_SESSIONS,
-    CASTKEEP_OPTION_RING_BYTES, CASTKEEP_OPTION_STALL_LIMIT_MS, CASTKEEP_OPTION_START_LIMIT_MS,
-    castkeep_config,
-};
 use core_lib::client::Release;
+use core_lib::limits;
+
+use crate::config::{
+    CASTKEEP_OPTION_CLOSE_WAIT_MS, CASTKEEP_OPTION_GRACE_MS, CASTKEEP_OPTION_MAX_BYTES,
+    CASTKEEP_OPTION_MAX_SESSIONS, CASTKEEP_OPTION_RING_BYTES, CASTKEEP_OPTION_STALL_LIMIT_MS,
+    CASTKEEP_OPTION_START_LIMIT_MS, CASTKEEP_OPTION_TLS_AUTHORITIES,
+    CASTKEEP_OPTION_TLS_CERTIFICATE, CASTKEEP_OPTION_TLS_KEY, CASTKEEP_OPTION_TLS_PIN,
+    CASTKEEP_OPTION_TLS_PIN_IGNORES_TIME, castkeep_config,
+};
+use crate::status::castkeep_status::*;
 
 /// Nobody writes more by hand.
 const FILE_BYTES: u64 = 256 * 1024;
@@ -42,9 +47,7 @@ fn parse(text: &str) -> Result<castkeep_config, String> {
     for (name, value) in object {
         set(&mut config, name, value).map_err(|why| format!("{name}: {why}"))?;
     }
-    if config.recorders.is_empty() && (config.reject.is_some() || config.terminate.is_some()) {
-        return Err("recorders: recording is required and none is named".into());
-    }
+    config.decision()?;
     Ok(config)
 }
 
@@ -58,16 +61,27 @@ fn set(config: &mut castkeep_config, name: &str, value: &Value) -> Result<(), St
         let time = duration(text()?).ok_or("a time such as \"15s\" or \"500ms\" was expected")?;
         u64::try_from(time.as_millis()).map_err(|_| "out of its range")
     };
+    let bytes = || {
+        let bytes = text().ok().and_then(size).or_else(|| value.as_u64());
+        bytes.ok_or("a size such as \"256KiB\" was expected")
+    };
     match name {
         "recorders" => {
             let list = value.as_array().ok_or("a list of addresses was expected")?;
-            for address in list {
-                let address = address.as_str().ok_or("a list of addresses was expected")?;
-                config.add_recorder(address).map_err(|_| {
-                    format!(
-                        "`{}` is not an address such as 192.0.2.7:80, [2001:db8::7]:80, unix:/path",
+            for recorder in list {
+                let field = |name| recorder.get(name).and_then(Value::as_str);
+                let address = recorder.as_str().or_else(|| field("address"));
+                let address = address.ok_or("a list of addresses was expected")?;
+                let name = field("name").map(str::to_owned);
+                config.add_recorder(address, name).map_err(|status| match status {
+                    CASTKEEP_STATUS_UNSUPPORTED => {
+                        format!("`{}`: this library has no TLS", address.escape_debug())
+                    }
+                    CASTKEEP_STATUS_TOO_BIG => format!("more than {}", limits::RECORDERS_MAX),
+                    _ => format!(
+                        "`{}` is not an address such as 192.0.2.7:80, [2001:db8::7]:80, https://192.0.2.7:443, unix:/path",
                         address.escape_debug()
-                    )
+                    ),
                 })?;
             }
         }
@@ -87,10 +101,26 @@ fn set(config: &mut castkeep_config, name: &str, value: &Value) -> Result<(), St
             }
         }
         "record-input" => config.record_input = flag()?,
-        "ring" => {
-            let bytes = text().ok().and_then(size).or_else(|| value.as_u64());
-            let bytes = bytes.ok_or("a size such as \"256KiB\" was expected")?;
-            number(config, CASTKEEP_OPTION_RING_BYTES, bytes)?;
+        "ring" => number(config, CASTKEEP_OPTION_RING_BYTES, bytes()?)?,
+        "max-bytes" => number(config, CASTKEEP_OPTION_MAX_BYTES, bytes()?)?,
+        "tls-ca" => read(config, CASTKEEP_OPTION_TLS_AUTHORITIES, text()?)?,
+        "tls-cert" => read(config, CASTKEEP_OPTION_TLS_CERTIFICATE, text()?)?,
+        "tls-key" => read(config, CASTKEEP_OPTION_TLS_KEY, text()?)?,
+        "tls-pin" => {
+            let one = std::slice::from_ref(value);
+            for pin in value.as_array().map_or(one, Vec::as_slice) {
+                let pin = pin.as_str().ok_or("text was expected")?;
+                config.set_text(CASTKEEP_OPTION_TLS_PIN, pin.into()).map_err(
+                    |status| match status {
+                        CASTKEEP_STATUS_UNSUPPORTED => "this library has no TLS",
+                        CASTKEEP_STATUS_TOO_BIG => "too many",
+                        _ => "a SHA-256 in hexadecimal or sha256/BASE64 was expected",
+                    },
+                )?;
+            }
+        }
+        "tls-pin-ignores-time" => {
+            number(config, CASTKEEP_OPTION_TLS_PIN_IGNORES_TIME, u64::from(flag()?))?;
         }
         "max-sessions" => {
             let count = value.as_u64().ok_or("a number was expected")?;
@@ -103,6 +133,14 @@ fn set(config: &mut castkeep_config, name: &str, value: &Value) -> Result<(), St
         _ => return Err("there is no such option".into()),
     }
     Ok(())
+}
+
+fn read(config: &mut castkeep_config, option: i32, path: &str) -> Result<(), String> {
+    let bytes = fs::read(path).map_err(|e| format!("{path}: {e}"))?;
+    config.set_bytes(option, &bytes).map_err(|status| match status {
+        CASTKEEP_STATUS_UNSUPPORTED => "this library has no TLS".into(),
+        _ => format!("{path}: too big"),
+    })
 }
 
 fn unit(text: &str) -> Option<(u64, &str)> {

@@ -17,8 +17,10 @@ mod bytes;
 mod client;
 mod config;
 mod file;
+mod guard;
 mod session;
 mod status;
 #[cfg(feature = "test-hooks")]
 mod test_hooks;
 mod version;
+mod worker;

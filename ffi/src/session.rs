@@ -1,15 +1,20 @@
 //! A session: one channel whose output is recorded.
 // See version.rs; and the caller's pointers.
 #![allow(unsafe_code)]
+// This crate is a shell: it waits.
+#![allow(clippy::disallowed_methods)]
 
 use core::ffi::c_char;
 use std::cell::{Cell, RefCell};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use core_lib::client::{ExitStatus, Metadata, Outcome, Polled, SessionId, Stream};
+use core_lib::error::Error;
+use core_lib::session::State as Stage;
 
 use crate::bytes::{bytes, copy_out, text};
 use crate::client::{answer, castkeep_client};
+use crate::guard::State;
 use crate::status::castkeep_status::{self, *};
 
 /// For castkeep_session_set_text: the command; a session without one is a shell.
@@ -65,10 +70,12 @@ pub struct castkeep_stats {
     pub losses: u64,
 }
 
-/// One recording. One thread at a time, the same that calls its client.
+/// One recording. Its calls count as calls of its client.
 pub struct castkeep_session {
     client: Cell<*const castkeep_client>,
     pub(crate) id: Cell<Option<SessionId>>,
+    /// Bytes that count against the client's limit.
+    reserved_bytes: Cell<usize>,
     metadata: RefCell<Metadata>,
 }
 
@@ -89,12 +96,28 @@ impl castkeep_session {
         call: impl FnOnce(&castkeep_client, &mut Polled, SessionId) -> Result<T, castkeep_status>,
     ) -> Result<T, castkeep_status> {
         let client = self.client().ok_or(CASTKEEP_STATUS_CLOSED)?;
-        client.enter(|driver| {
+        client.guard.enter(|state| {
             let id = self.id.get().ok_or(CASTKEEP_STATUS_WRONG_STATE)?;
-            call(client, driver, id)
+            call(client, &mut state.driver, id)
+        })
+    }
+
+    /// As `open_call`, again after each step of the worker until there is an answer; None when `wait` is over first.
+    fn wait_for<T>(
+        &self,
+        wait: Duration,
+        mut call: impl FnMut(&castkeep_client, &mut Polled, SessionId) -> Found<T>,
+    ) -> Found<T> {
+        let client = self.client().ok_or(CASTKEEP_STATUS_CLOSED)?;
+        client.guard.wait_for(wait, |state| {
+            let id = self.id.get().ok_or(CASTKEEP_STATUS_WRONG_STATE)?;
+            call(client, &mut state.driver, id)
         })
     }
 }
+
+/// What a look at a session gave: nothing yet, or an answer.
+type Found<T> = Result<Option<T>, castkeep_status>;
 
 /// # Safety
 /// `session` is NULL or valid.
@@ -107,6 +130,42 @@ unsafe fn call(
         return CASTKEEP_STATUS_BAD_PARAMETER as i32;
     };
     answer(session.open_call(call))
+}
+
+/// Asks `known` until it answers; with the polled driver what has to be moved is moved here.
+///
+/// # Safety
+/// `session` is NULL or valid.
+unsafe fn wait(
+    session: *const castkeep_session,
+    timeout_ms: u32,
+    mut known: impl FnMut(&castkeep_client, &mut Polled, SessionId) -> Found<castkeep_status>,
+) -> i32 {
+    // SAFETY: the caller's promise.
+    let Some(session) = (unsafe { session.as_ref() }) else {
+        return CASTKEEP_STATUS_BAD_PARAMETER as i32;
+    };
+    let limit = Duration::from_millis(timeout_ms.into());
+    let found = if session.client().is_some_and(|client| client.guard.is_threaded()) {
+        session.wait_for(limit, known)
+    } else {
+        let by = Instant::now().checked_add(limit);
+        loop {
+            let found = session.open_call(|client, driver, id| {
+                driver.process().map_err(|e| client.status(e))?;
+                known(client, driver, id)
+            });
+            let left = by.map_or(limit, |by| by.saturating_duration_since(Instant::now()));
+            match (found, session.client()) {
+                (Ok(None), Some(client)) if !left.is_zero() => client.pause(left),
+                (found, _) => break found,
+            }
+        }
+    };
+    match found {
+        Ok(Some(status)) | Err(status) => status as i32,
+        Ok(None) => CASTKEEP_STATUS_TIMED_OUT as i32,
+    }
 }
 
 fn stream(number: i32) -> Result<Stream, castkeep_status> {
@@ -145,7 +204,7 @@ fn signal_name(number: i64) -> Option<&'static str> {
 /// A session that is not open yet: set its text and size, then castkeep_session_open.
 /// session  : out, for castkeep_session_free; NULL unless OK
 /// Returns  : OK; BAD_PARAMETER; FORKED; REENTRANT; INTERNAL
-/// Threads  : one at a time.   Blocks: never.   Since: 0.1
+/// Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
 ///
 /// # Safety
 /// The pointers are NULL or valid.
@@ -163,12 +222,13 @@ pub unsafe extern "C" fn castkeep_session_new(
     let Some(owner) = (unsafe { client.as_ref() }) else {
         return CASTKEEP_STATUS_BAD_PARAMETER as i32;
     };
-    answer(owner.enter(|_| {
-        let mut sessions = owner.sessions.borrow_mut();
+    answer(owner.guard.enter(|state| {
+        let State { sessions, .. } = state;
         sessions.try_reserve(1).map_err(|_| CASTKEEP_STATUS_NO_MEMORY)?;
         let made = Box::into_raw(Box::new(castkeep_session {
             client: Cell::new(client.cast_const()),
             id: Cell::new(None),
+            reserved_bytes: Cell::new(0),
             metadata: RefCell::default(),
         }));
         sessions.push(made);
@@ -182,7 +242,7 @@ pub unsafe extern "C" fn castkeep_session_new(
 /// what     : CASTKEEP_TEXT_...
 /// data,len : copied; any bytes, of which those that are not UTF-8 are replaced
 /// Returns  : OK; BAD_PARAMETER; TOO_BIG; WRONG_STATE (it is open); CLOSED; FORKED; REENTRANT; INTERNAL
-/// Threads  : one at a time.   Blocks: never.   Since: 0.1
+/// Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
 ///
 /// # Safety
 /// The pointers are valid for their lengths.
@@ -203,7 +263,7 @@ pub unsafe extern "C" fn castkeep_session_set_text(
         Err(status) => return status as i32,
     };
     let Some(client) = session.client() else { return CASTKEEP_STATUS_CLOSED as i32 };
-    answer(client.enter(|_| {
+    answer(client.guard.enter(|_| {
         if session.id.get().is_some() {
             return Err(CASTKEEP_STATUS_WRONG_STATE);
         }
@@ -230,7 +290,7 @@ pub unsafe extern "C" fn castkeep_session_set_text(
 /// CASTKEEP_EVENT_REFUSED follows, at the latest after the start limit. Until START the program must not run: fork it, and let
 /// the child wait on a pipe.
 /// Returns  : OK; LIMIT; TOO_BIG; NO_MEMORY; WRONG_STATE (it is open); CLOSED; FORKED; REENTRANT; INTERNAL
-/// Threads  : one at a time.   Blocks: never, but for the kernel's random generator shortly after boot.   Since: 0.1
+/// Threads  : polled: one at a time; threaded: any.   Blocks: never, but for the kernel's random generator shortly after boot.   Since: 0.1
 ///
 /// # Safety
 /// `session` is NULL or valid.
@@ -241,28 +301,65 @@ pub unsafe extern "C" fn castkeep_session_open(session: *mut castkeep_session) -
         return CASTKEEP_STATUS_BAD_PARAMETER as i32;
     };
     let Some(client) = session.client() else { return CASTKEEP_STATUS_CLOSED as i32 };
-    answer(client.enter(|driver| {
+    answer(client.guard.enter(|state| {
         if session.id.get().is_some() {
             return Err(CASTKEEP_STATUS_WRONG_STATE);
+        }
+        // A session that is not recorded keeps nothing.
+        let bytes = if client.decision.recorders.is_empty() { 0 } else { client.ring_bytes };
+        let reserved = state.reserved_bytes.saturating_add(bytes);
+        if reserved > client.max_bytes {
+            return Err(CASTKEEP_STATUS_LIMIT);
         }
         let mut metadata = session.metadata.borrow().clone();
         if metadata.src_node_id.is_empty() {
             metadata.src_node_id.clone_from(&metadata.src_node);
         }
-        let id = driver.open(metadata, client.decision.clone()).map_err(|e| match e {
-            core_lib::Error::Full => CASTKEEP_STATUS_LIMIT,
+        let id = state.driver.open(metadata, client.decision.clone()).map_err(|e| match e {
+            Error::Full => CASTKEEP_STATUS_LIMIT,
             e => client.status(e),
         })?;
         session.id.set(Some(id));
+        session.reserved_bytes.set(bytes);
+        state.reserved_bytes = reserved;
         Ok(())
     }))
+}
+
+/// Waits until it is known whether the program may start, for hosts without an event loop. The events come as well.
+/// timeout_ms: longest wait
+/// Returns  : OK (the program may start); REFUSED (it must not: show castkeep_session_message, end with 254); TIMED_OUT (not
+///            known yet); BAD_PARAMETER; WRONG_STATE; CLOSED; FORKED; REENTRANT; INTERNAL
+/// Threads  : polled: one at a time; threaded: any.   Blocks: at most timeout_ms.   Since: 0.1
+///
+/// # Safety
+/// `session` is NULL or valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn castkeep_session_wait_start(
+    session: *mut castkeep_session,
+    timeout_ms: u32,
+) -> i32 {
+    let known = |_: &castkeep_client, driver: &mut Polled, id| {
+        Ok(match driver.state(id) {
+            Stage::Connecting
+            | Stage::CheckPolicy
+            | Stage::FindRecorder
+            | Stage::TryPrimary
+            | Stage::TryFailover
+            | Stage::RecordingFailed => None,
+            Stage::SessionRejected => Some(CASTKEEP_STATUS_REFUSED),
+            _ => Some(CASTKEEP_STATUS_OK),
+        })
+    };
+    // SAFETY: the caller's promise.
+    unsafe { wait(session, timeout_ms, known) }
 }
 
 /// How many bytes the next castkeep_session_output takes whole: 0 while opening, when what waits for the recorder has
 /// filled its memory, and after the end; SIZE_MAX when nothing is recorded. Do not read from the program while it is 0, and at
 /// most so much: a descriptor that is not read is what holds a program back. Output of both streams shares it, so ask again after each output.
 /// Returns  : bytes; 0 for NULL, before castkeep_session_open, and in a forked child
-/// Threads  : one at a time.   Blocks: never.   Since: 0.1
+/// Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
 ///
 /// # Safety
 /// `session` is NULL or valid.
@@ -273,12 +370,14 @@ pub unsafe extern "C" fn castkeep_session_room(session: *const castkeep_session)
     session.open_call(|_, driver, id| Ok(driver.room(id))).unwrap_or(0)
 }
 
-/// Gives output of the program to the recording, all of it or none. Before it is shown: what was not taken must not be.
+/// Gives output of the program to the recording, before it is shown: what was not taken must not be.
+/// Polled: all of it or none. Threaded: all of it, waiting for room.
 /// stream   : CASTKEEP_STDOUT or CASTKEEP_STDERR
 /// data,len : copied before return, any bytes, any split; data may be NULL only when len is 0
-/// Returns  : OK; WOULD_BLOCK (len is more than castkeep_session_room); CLOSED (the session is over: discard it);
-///            BAD_PARAMETER; WRONG_STATE (not open); FORKED; REENTRANT; INTERNAL
-/// Threads  : one at a time.   Blocks: never.   Since: 0.1
+/// Returns  : OK; WOULD_BLOCK (polled: len is more than castkeep_session_room); CLOSED (the session is over: discard
+///            what was given); BAD_PARAMETER; WRONG_STATE (not open); FORKED; REENTRANT; INTERNAL
+/// Threads  : polled: one at a time; threaded: any.   Since: 0.1
+/// Blocks   : polled: never. Threaded: while there is no room; what policy does about a lost recorder bounds it.
 ///
 /// # Safety
 /// The pointers are valid for their lengths.
@@ -290,19 +389,39 @@ pub unsafe extern "C" fn castkeep_session_output(
     len: usize,
 ) -> i32 {
     // SAFETY: the caller's promise.
-    unsafe {
-        call(session, |client, driver, id| {
-            let (from, data) = (stream(from)?, bytes(data, len)?);
-            driver.output(id, from, data).map_err(|e| client.status(e))
-        })
+    let Some(handle) = (unsafe { session.as_ref() }) else {
+        return CASTKEEP_STATUS_BAD_PARAMETER as i32;
+    };
+    // SAFETY: the caller's promise.
+    let mut rest = match unsafe { bytes(data, len) } {
+        Ok(data) => data,
+        Err(status) => return status as i32,
+    };
+    if !handle.client().is_some_and(|client| client.guard.is_threaded()) {
+        return answer(handle.open_call(|client, driver, id| {
+            driver.output(id, stream(from)?, rest).map_err(|e| client.status(e))
+        }));
     }
+    let taken = handle.wait_for(Duration::MAX, |client, driver, id| {
+        let from = stream(from)?;
+        let room = driver.room(id).min(rest.len());
+        // With no room this asks why.
+        let now = rest.get(..room).filter(|now| !now.is_empty()).unwrap_or(rest);
+        match driver.output(id, from, now) {
+            Ok(()) => rest = rest.get(now.len()..).unwrap_or_default(),
+            Err(Error::Full) => return Ok(None),
+            Err(e) => return Err(client.status(e)),
+        }
+        Ok(rest.is_empty().then_some(()))
+    });
+    answer(taken.map(|_| ()))
 }
 
 /// Gives what the user typed to the recording, when the configuration records it. Never held back: what has no room is
 /// left out. Do not give it what is typed without echo.
 /// data,len : copied before return
 /// Returns  : OK; BAD_PARAMETER; WRONG_STATE; CLOSED; FORKED; REENTRANT; INTERNAL
-/// Threads  : one at a time.   Blocks: never.   Since: 0.1
+/// Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
 ///
 /// # Safety
 /// The pointers are valid for their lengths.
@@ -323,7 +442,7 @@ pub unsafe extern "C" fn castkeep_session_input(
 /// The terminal has this size. Before castkeep_session_open, and until START, it goes into the recording's first line.
 /// cols,rows: cells
 /// Returns  : OK; BAD_PARAMETER; CLOSED; FORKED; REENTRANT; INTERNAL
-/// Threads  : one at a time.   Blocks: never.   Since: 0.1
+/// Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
 ///
 /// # Safety
 /// `session` is NULL or valid.
@@ -338,8 +457,8 @@ pub unsafe extern "C" fn castkeep_session_resize(
         return CASTKEEP_STATUS_BAD_PARAMETER as i32;
     };
     let Some(client) = handle.client() else { return CASTKEEP_STATUS_CLOSED as i32 };
-    answer(client.enter(|driver| match handle.id.get() {
-        Some(id) => driver.resize(id, cols, rows).map_err(|e| client.status(e)),
+    answer(client.guard.enter(|state| match handle.id.get() {
+        Some(id) => state.driver.resize(id, cols, rows).map_err(|e| client.status(e)),
         None => {
             handle.metadata.borrow_mut().size = (cols, rows);
             Ok(())
@@ -350,7 +469,7 @@ pub unsafe extern "C" fn castkeep_session_resize(
 /// Puts a marker into the recording; players jump to it.
 /// data,len : its label, cut to 256 bytes
 /// Returns  : OK; WOULD_BLOCK; BAD_PARAMETER; TOO_BIG; WRONG_STATE; CLOSED; FORKED; REENTRANT; INTERNAL
-/// Threads  : one at a time.   Blocks: never.   Since: 0.1
+/// Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
 ///
 /// # Safety
 /// The pointers are valid for their lengths.
@@ -372,7 +491,7 @@ pub unsafe extern "C" fn castkeep_session_marker(
 /// what is stored.
 /// stream   : CASTKEEP_STDOUT or CASTKEEP_STDERR
 /// Returns  : bytes; 0 for NULL, another stream, before castkeep_session_open, and in a forked child
-/// Threads  : one at a time.   Blocks: never.   Since: 0.1
+/// Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
 ///
 /// # Safety
 /// `session` is NULL or valid.
@@ -389,7 +508,7 @@ pub unsafe extern "C" fn castkeep_session_released(
 /// The message for the user behind CASTKEEP_EVENT_REFUSED and CASTKEEP_EVENT_TERMINATED.
 /// buf,cap  : out, cut to fit and ended with NUL; may be NULL with 0
 /// Returns  : the length of the whole message without the NUL; 0 when there is none
-/// Threads  : one at a time.   Blocks: never.   Since: 0.1
+/// Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
 ///
 /// # Safety
 /// The pointers are valid for their lengths.
@@ -409,7 +528,7 @@ pub unsafe extern "C" fn castkeep_session_message(
 /// The recording's id: 32 hexadecimal digits, by which `castkeep ls`, `play` and `join` know it.
 /// buf,cap  : out, cut to fit and ended with NUL; may be NULL with 0
 /// Returns  : 32; 0 before castkeep_session_open
-/// Threads  : one at a time.   Blocks: never.   Since: 0.1
+/// Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
 ///
 /// # Safety
 /// The pointers are valid for their lengths.
@@ -431,7 +550,7 @@ pub unsafe extern "C" fn castkeep_session_recording(
 /// Numbers of the session.
 /// stats    : in, its size; out, the numbers
 /// Returns  : OK; BAD_PARAMETER (NULL, or a size below 8); WRONG_STATE; CLOSED; FORKED; REENTRANT; INTERNAL
-/// Threads  : one at a time.   Blocks: never.   Since: 0.1
+/// Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
 ///
 /// # Safety
 /// The pointers are NULL or valid; `stats` for as many bytes as its size says.
@@ -471,7 +590,7 @@ pub unsafe extern "C" fn castkeep_session_stats(
 /// how      : CASTKEEP_EXIT_...
 /// value    : the status or the signal's number
 /// Returns  : OK; BAD_PARAMETER; WRONG_STATE; CLOSED; FORKED; REENTRANT; INTERNAL
-/// Threads  : one at a time.   Blocks: never.   Since: 0.1
+/// Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
 ///
 /// # Safety
 /// `session` is NULL or valid.
@@ -505,7 +624,7 @@ pub unsafe extern "C" fn castkeep_session_exit(
 /// Ends the session without waiting: CASTKEEP_EVENT_FINISHED or CASTKEEP_EVENT_INCOMPLETE follows within
 /// CASTKEEP_OPTION_CLOSE_WAIT_MS. Keep the program's exit status from the user until then, and wait on castkeep_client_fd as before.
 /// Returns  : OK; BAD_PARAMETER; WRONG_STATE; CLOSED; FORKED; REENTRANT; INTERNAL
-/// Threads  : one at a time.   Blocks: never.   Since: 0.1
+/// Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
 ///
 /// # Safety
 /// `session` is NULL or valid.
@@ -524,7 +643,7 @@ pub unsafe extern "C" fn castkeep_session_finish(session: *mut castkeep_session)
 /// timeout_ms: longest wait; 0 sends what can be sent at once
 /// Returns  : OK (everything is stored); TIMED_OUT (not everything is known to be); BAD_PARAMETER; WRONG_STATE;
 ///            CLOSED; FORKED; REENTRANT; INTERNAL
-/// Threads  : one at a time.   Blocks: at most timeout_ms.   Since: 0.1
+/// Threads  : polled: one at a time; threaded: any.   Blocks: at most timeout_ms.   Since: 0.1
 ///
 /// # Safety
 /// `session` is NULL or valid.
@@ -534,20 +653,46 @@ pub unsafe extern "C" fn castkeep_session_close(
     timeout_ms: u32,
 ) -> i32 {
     // SAFETY: the caller's promise.
-    unsafe {
-        call(session, |client, driver, id| {
-            let wait = Duration::from_millis(timeout_ms.into());
-            match driver.close(id, wait).map_err(|e| client.status(e))? {
+    let Some(handle) = (unsafe { session.as_ref() }) else {
+        return CASTKEEP_STATUS_BAD_PARAMETER as i32;
+    };
+    let limit = Duration::from_millis(timeout_ms.into());
+    let waits = handle.client().is_some_and(|client| client.guard.is_threaded());
+    if !waits {
+        return answer(handle.open_call(|client, driver, id| {
+            match driver.close(id, limit).map_err(|e| client.status(e))? {
                 Outcome::Complete => Ok(()),
                 Outcome::Incomplete { .. } => Err(CASTKEEP_STATUS_TIMED_OUT),
             }
-        })
+        }));
     }
+    let begun = handle
+        .open_call(|client, driver, id| driver.finish(id, limit).map_err(|e| client.status(e)));
+    if let Err(status) = begun {
+        return status as i32;
+    }
+    let ended = handle.wait_for(limit, |_, driver, id| {
+        Ok(match driver.state(id) {
+            Stage::SessionComplete | Stage::SessionRejected => Some(true),
+            Stage::Incomplete => Some(false),
+            _ => None,
+        })
+    });
+    let freed = handle.open_call(|_, driver, id| {
+        driver.free(id);
+        Ok(())
+    });
+    answer(match ended {
+        Ok(Some(true)) => freed,
+        Ok(_) => Err(CASTKEEP_STATUS_TIMED_OUT),
+        Err(status) => Err(status),
+    })
 }
 
-/// Gives up what is not stored yet, and frees the session. In a forked child it only closes descriptors.
+/// Gives up what is not stored yet, and frees the session. In a forked child it only closes descriptors; out of a callback
+/// of its client it does nothing.
 /// session  : may be NULL
-/// Threads  : one at a time.   Blocks: never.   Since: 0.1
+/// Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
 ///
 /// # Safety
 /// `session` is NULL or one that was made and not freed.
@@ -556,13 +701,18 @@ pub unsafe extern "C" fn castkeep_session_free(session: *mut castkeep_session) {
     if session.is_null() {
         return;
     }
+    // SAFETY: the caller's promise.
+    if unsafe { &*session }.client().is_some_and(|client| client.guard.is_inside()) {
+        return;
+    }
     // SAFETY: made by Box, and not freed yet.
     let handle = unsafe { Box::from_raw(session) };
     let Some(client) = handle.client() else { return };
-    if let Ok(mut sessions) = client.sessions.try_borrow_mut() {
-        sessions.retain(|other| *other != session);
-    }
-    if let (Some(id), Ok(mut driver)) = (handle.id.get(), client.driver.try_borrow_mut()) {
-        driver.free(id);
-    }
+    client.guard.at_end(|state| {
+        state.sessions.retain(|other| *other != session);
+        state.reserved_bytes = state.reserved_bytes.saturating_sub(handle.reserved_bytes.get());
+        if let Some(id) = handle.id.get() {
+            state.driver.free(id);
+        }
+    });
 }

@@ -32,6 +32,8 @@ pub enum castkeep_status {
     CASTKEEP_STATUS_REENTRANT = -9,
     /// The configuration file cannot be used; the text says why.
     CASTKEEP_STATUS_CONFIG = -10,
+    /// Policy: the session must not take place; castkeep_session_message says why.
+    CASTKEEP_STATUS_REFUSED = -11,
     /// The connection was lost or could not be made.
     CASTKEEP_STATUS_LINK = -100,
     /// A deadline passed.
@@ -46,7 +48,7 @@ pub enum castkeep_status {
 
 use castkeep_status::*;
 
-const TEXTS: [(castkeep_status, &CStr); 16] = [
+const TEXTS: [(castkeep_status, &CStr); 17] = [
     (CASTKEEP_STATUS_OK, c"ok"),
     (CASTKEEP_STATUS_BAD_PARAMETER, c"bad parameter"),
     (CASTKEEP_STATUS_WRONG_STATE, c"not possible in this state"),
@@ -58,6 +60,7 @@ const TEXTS: [(castkeep_status, &CStr); 16] = [
     (CASTKEEP_STATUS_LIMIT, c"a limit of the configuration is reached"),
     (CASTKEEP_STATUS_REENTRANT, c"called out of a callback of the same client"),
     (CASTKEEP_STATUS_CONFIG, c"the configuration cannot be used"),
+    (CASTKEEP_STATUS_REFUSED, c"refused by policy"),
     (CASTKEEP_STATUS_LINK, c"no connection to the recorder"),
     (CASTKEEP_STATUS_TIMED_OUT, c"no answer in time"),
     (CASTKEEP_STATUS_RECORDER, c"the recorder refused or broke the protocol"),
@@ -89,7 +92,7 @@ mod tests {
             assert_ne!(text(status as i32), c"unknown status");
             assert!(seen.insert(text(status as i32)), "{status:?} shares its text");
         }
-        for other in [1, -11, -102, i32::MIN, i32::MAX] {
+        for other in [1, -12, -102, i32::MIN, i32::MAX] {
             assert_eq!(text(other), c"unknown status");
         }
     }

@@ -12,20 +12,29 @@ struct Function {
 }
 
 impl Function {
-    /// What is answered while there is no library: a failure, no room, nothing.
+    /// What is answered while there is no library: a failure with its reason, no handle, no room, nothing.
     fn absent(&self) -> String {
-        match self.returns.as_str() {
-            "void" => String::new(),
-            "castkeep_status" | "enum castkeep_status" => {
-                "return CASTKEEP_STATUS_UNSUPPORTED;".into()
+        let mut body = String::new();
+        for (kind, name) in &self.parameters {
+            if kind.ends_with("**") {
+                body += &format!("    if ({name}) *{name} = NULL;\n");
             }
-            "const char *" => "return \"castkeep is not installed\";".into(),
-            pointer if pointer.ends_with('*') => "return NULL;".into(),
-            // A descriptor would be valid as 0.
-            "int" => "return -1;".into(),
-            "int32_t" if self.name.ends_with("_fd") => "return -1;".into(),
-            _ => "return 0;".into(),
         }
+        if self.parameters.iter().any(|(_, name)| name == "why") {
+            body += "    if (why && cap > 0) snprintf(why, cap, \"%s\", \"castkeep is not installed\");\n";
+        }
+        body += match self.returns.as_str() {
+            "void" => "",
+            "const char *" => "    return \"castkeep is not installed\";\n",
+            pointer if pointer.ends_with('*') => "    return NULL;\n",
+            // A descriptor would be valid as 0.
+            "int" => "    return -1;\n",
+            // A status: 0 would be success.
+            "int32_t" if self.name != "castkeep_has" => "    return CASTKEEP_STATUS_UNSUPPORTED;\n",
+            "int32_t" | "uint32_t" | "uint64_t" | "size_t" => "    return 0;\n",
+            other => panic!("{}: what does {other} answer without a library?", self.name),
+        };
+        body
     }
 
     fn parameters(&self) -> String {
@@ -97,13 +106,7 @@ fn generated() -> String {
         for (_, parameter) in parameters {
             writeln!(absent, "    (void){parameter};").expect("a string");
         }
-        let answer = function.absent();
-        writeln!(
-            absent,
-            "{}}}\n",
-            if answer.is_empty() { answer } else { format!("    {answer}\n") }
-        )
-        .expect("a string");
+        writeln!(absent, "{}}}\n", function.absent()).expect("a string");
         writeln!(fill, "    castkeep_dl_no_{},", &name[9..]).expect("a string");
         writeln!(find, "    CASTKEEP_DL_FIND({name});").expect("a string");
     }

@@ -17,7 +17,7 @@ use super::shared::{Inner, Shared, Slot};
 use super::transport::{Got, Transport};
 use crate::error::Error;
 use crate::limits;
-use crate::session::{Action, AttemptText, Event, LinkEvent, LinkId, State};
+use crate::session::{Action, AttemptText, Event, LinkEvent, LinkId};
 use crate::time::{Span, Tick};
 
 pub(super) struct Worker {
@@ -402,13 +402,7 @@ fn report(shared: &Shared, slot: &Slot, event: Event, trouble: Option<&str>) {
             }
         }
         Event::Transition { from, to, reason } => {
-            let level = match to {
-                State::SessionRejected | State::SessionTerminated | State::Incomplete => {
-                    Level::Error
-                }
-                State::ConnectionLost | State::ContinueUnrecorded => Level::Warn,
-                _ => Level::Debug,
-            };
+            let level = Level::of(to);
             log(level, format_args!("{id}: {from} to {to}: {reason}"));
             if let Some(observer) = &slot.observer {
                 observer(&Transition { from, to, reason });

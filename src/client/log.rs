@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::session::State;
+
 /// How much a message matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -13,6 +15,17 @@ pub enum Level {
     Info,
     /// Each attempt.
     Debug,
+}
+
+impl Level {
+    /// How much it matters that a session is there now.
+    pub(super) const fn of(state: State) -> Self {
+        match state {
+            State::SessionRejected | State::SessionTerminated | State::Incomplete => Self::Error,
+            State::ConnectionLost | State::ContinueUnrecorded => Self::Warn,
+            _ => Self::Debug,
+        }
+    }
 }
 
 /// Takes the messages of a client. Called by the worker and by callers of the client, under no lock; must not block and must

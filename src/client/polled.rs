@@ -496,7 +496,7 @@ impl Polled {
             Action::Connect { link: id, recorder, http2 } => {
                 let made = driven.recorders.get(recorder).ok_or(Error::Bug).and_then(|to| {
                     let mut io = LinkIo::new(id, Transport::connect(to, http2)?)?;
-                    let up = io.establish()?;
+                    let up = io.establish().inspect_err(|_| self.explain(driven, &io))?;
                     Ok((io, up))
                 });
                 let up = match made {
@@ -543,11 +543,16 @@ impl Polled {
     fn lose(&self, driven: &mut Driven, now: Tick, id: LinkId, why: Error) {
         if let Some(link) = driven.take(id) {
             let _ = epoll::delete(&self.epoll, link.io.transport().fd());
-            if let Some(text) = link.io.transport().tls_trouble() {
-                self.config.log.log(Level::Warn, format_args!("{}: {text}", driven.recording));
-            }
+            self.explain(driven, &link.io);
         }
         driven.machine.handle_link(now, id, LinkEvent::Down(why));
+    }
+
+    /// What TLS has to say about a connection that failed.
+    fn explain(&self, driven: &Driven, link: &LinkIo) {
+        if let Some(text) = link.transport().tls_trouble() {
+            self.config.log.log(Level::Warn, format_args!("{}: {text}", driven.recording));
+        }
     }
 
     fn serve_socket(&mut self, serial: u64, ready: epoll::EventFlags) {
@@ -707,7 +712,7 @@ impl Driven {
                 None
             }
             Event::Transition { from, to, reason } => {
-                log.log(Level::Debug, format_args!("{id}: {from} to {to}: {reason}"));
+                log.log(Level::of(to), format_args!("{id}: {from} to {to}: {reason}"));
                 if let Some(observer) = &self.observer {
                     observer(&Transition { from, to, reason });
                 }

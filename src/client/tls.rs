@@ -16,15 +16,15 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use super::der;
 use crate::error::{Error, Link, Misuse};
 
-/// What [`Tls`] is made from. PEM as bytes, not paths: a client may live in a chroot.
+/// What [`Tls`] is made from. PEM or DER as bytes, not paths: a client may live in a chroot.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct TlsConfig {
-    /// Certificates of the authorities that are trusted, PEM. Empty only with `pins`.
+    /// Certificates of the authorities that are trusted, PEM, or one as DER. Empty only with `pins`.
     pub roots_pem: Vec<u8>,
-    /// Own certificate chain, PEM; empty for none.
+    /// Own certificate chain, PEM, or one as DER; empty for none.
     pub cert_pem: Vec<u8>,
-    /// Its key, PEM.
+    /// Its key, PEM or DER.
     pub key_pem: Vec<u8>,
     /// SHA-256 of the public keys (SPKI) that are accepted, see [`TlsConfig::parse_pin`]. With roots as well, both must hold; without, the
     /// pin stands for authority and name.
@@ -70,11 +70,9 @@ pub enum TlsError {
 impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Certificate => {
-                "the client certificate and its key are not usable PEM of one pair"
-            }
+            Self::Certificate => "the client certificate and its key are not a usable pair",
             Self::NothingTrusted => "neither a certificate authority nor a pin is given",
-            Self::Roots => "there is no certificate in the PEM of the authorities",
+            Self::Roots => "there is no certificate in what was given for the authorities",
         })
     }
 }
@@ -111,8 +109,7 @@ impl Tls {
             builder.with_no_client_auth()
         } else {
             let chain = certificates(&config.cert_pem).ok_or(TlsError::Certificate)?;
-            let key = PrivateKeyDer::from_pem_slice(&config.key_pem)
-                .map_err(|_| TlsError::Certificate)?;
+            let key = key(&config.key_pem).ok_or(TlsError::Certificate)?;
             builder.with_client_auth_cert(chain, key).map_err(|_| TlsError::Certificate)?
         };
         let mut h2 = base.clone();
@@ -289,9 +286,25 @@ pub(super) fn explain(why: &rustls::Error) -> String {
     text.to_owned()
 }
 
-fn certificates(pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
-    let all: Vec<_> = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().ok()?;
+fn certificates(given: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
+    if !is_pem(given) {
+        let one = CertificateDer::from(given.to_vec());
+        return ParsedCertificate::try_from(&one).is_ok().then(|| vec![one.clone()]);
+    }
+    let all: Vec<_> = CertificateDer::pem_slice_iter(given).collect::<Result<_, _>>().ok()?;
     (!all.is_empty()).then_some(all)
+}
+
+fn key(given: &[u8]) -> Option<PrivateKeyDer<'static>> {
+    if is_pem(given) {
+        return PrivateKeyDer::from_pem_slice(given).ok();
+    }
+    PrivateKeyDer::try_from(given.to_vec()).ok()
+}
+
+/// PEM may have text before its first line; DER begins with a sequence, which is no text.
+fn is_pem(given: &[u8]) -> bool {
+    given.windows(10).any(|part| part == b"-----BEGIN")
 }
 
 fn unhex(text: &str) -> Option<[u8; 32]> {

@@ -44,6 +44,13 @@ T
 target_tools() { # TRIPLE
     local prefix='' arch
     CFLAGS='' CC_PARTS='' LINKER='' QEMU='' RUSTFLAGS_FOR=''
+    # Another build system's toolchain, all of it by one prefix, its Rust included: that of OpenWrt, for one.
+    if [ -n "${CLIB_CROSS:-}" ]; then
+        prefix=$CLIB_CROSS CC=${CLIB_CROSS}gcc CC_PARTS=${CLIB_CROSS}gcc LINKER=${CLIB_CROSS}gcc CFLAGS=${CLIB_CFLAGS:-}
+        LD=${prefix}ld AR=${prefix}ar NM=${prefix}nm OBJCOPY=${prefix}objcopy STRIP=${prefix}strip SIZE=${prefix}size
+        UNWINDER=$("$CC" -print-file-name=libgcc_eh.a) LIBS='-lpthread -ldl -lm' REBUILT='' PRIVATE="-Wl,--eh-frame-hdr -lpthread -ldl -lm"
+        return
+    fi
     case $1 in
         x86_64-*-gnu) CC=gcc ;;
         x86_64-*-musl) CC=musl-gcc ;;

@@ -1,6 +1,9 @@
 # What each target is built with, sourced by ci/clib, ci/dist-c, ci/link, ci/cross and ci/size.
 # shellcheck shell=bash disable=SC2034
 
+# Rust's standard library for what is to be small: a fault is stopped and unwound in it, but it has no reader of debug information,
+# which the prebuilt one brings for the backtraces that nobody would see (230 kB on ARM), and is itself made for size.
+STD_SMALL=panic-unwind,optimize_for_size STD=''
 # Without a prebuilt standard library: rebuilt from Rust's sources, with zig as C compiler and linker.
 REBUILT="armv7-unknown-linux-musleabihf mipsel-unknown-linux-musl mips-unknown-linux-musl"
 TARGETS="x86_64-unknown-linux-gnu x86_64-unknown-linux-musl aarch64-unknown-linux-musl armv7-unknown-linux-gnueabihf
@@ -11,10 +14,13 @@ zig=$tools/zig/ziglang/zig
 
 # Rust's standard library for TRIPLE, or its sources; installed by rustup when missing.
 target_std() { # TRIPLE
+    local src=$sysroot/lib/rustlib/src/rust/library/std
     case " $REBUILT " in
-        *" $1 "*) [ -d "$sysroot/lib/rustlib/src/rust/library/std" ] || { have rustup && rustup component add rust-src >/dev/null 2>&1; } ;;
-        *) [ -d "$sysroot/lib/rustlib/$1/lib" ] || { have rustup && rustup target add "$1" >/dev/null 2>&1; } ;;
+        *" $1 "*) ;;
+        *) [ -d "$sysroot/lib/rustlib/$1/lib" ] || { have rustup && rustup target add "$1" >/dev/null 2>&1; } || return 1
+            [ -n "$STD" ] || return 0 ;;
     esac
+    [ -d "$src" ] || { have rustup && rustup component add rust-src >/dev/null 2>&1; }
 }
 
 # zig as compiler and linker for ZIG_TARGET, with a name that can stand in CC: it knows no vendor in a target, brings its own
@@ -106,7 +112,8 @@ target_unwinder() { # TRIPLE
     "$AR" rcsD "$UNWINDER" "$dir"/*.o
 }
 
-# cargo for TRIPLE, behind target_tools. What it makes lies in $target/TRIPLE.
+# cargo for TRIPLE, behind target_tools. What it makes lies in $target/TRIPLE. STD names the features of a standard library that is
+# rebuilt for it: see STD_SMALL.
 target_cargo() { # TRIPLE ARGUMENT...
     local triple=$1 name=${1//-/_} upper with=() build=()
     shift
@@ -117,9 +124,12 @@ target_cargo() { # TRIPLE ARGUMENT...
     case " $REBUILT " in
         *" $triple "*)
             target_unwinder "$triple"
-            with+=(RUSTC_BOOTSTRAP=1 "CARGO_TARGET_${upper}_RUSTFLAGS=$RUSTFLAGS_FOR -L native=$(dirname "$UNWINDER")")
+            with+=("CARGO_TARGET_${upper}_RUSTFLAGS=$RUSTFLAGS_FOR -L native=$(dirname "$UNWINDER")")
             build=(-Z build-std=std,panic_unwind) ;;
     esac
+    [ -z "$STD" ] || build=(-Z build-std=std,panic_unwind -Z "build-std-features=$STD")
+    # What the unstable option is there for; the compiler stays the stable one.
+    [ ${#build[@]} = 0 ] || with+=(RUSTC_BOOTSTRAP=1)
     local verb=$1
     shift
     env "${with[@]}" cargo "$verb" "${build[@]}" --target "$triple" "$@"

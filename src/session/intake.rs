@@ -5,7 +5,7 @@ use crate::error::{Error, bug};
 use crate::limits::{EVENT_INPUT_BYTES, UTF8_TAIL_WAIT};
 use crate::time::{Span, Tick};
 use crate::upload::marks::{Marks, Raw};
-use crate::upload::window::{RESERVE_BYTES, SLACK_BYTES, Window};
+use crate::upload::window::{PIECE_BYTES, RESERVE_BYTES, TURN_BYTES, Window};
 
 /// The encoder, the ring and what stands between them.
 #[derive(Debug)]
@@ -297,8 +297,8 @@ impl Intake {
 
     /// The longest input whose worst encoding fits.
     fn free_input(&self) -> usize {
-        let free = self.window.free().saturating_sub(RESERVE_BYTES);
-        let (whole, rest) = match (free.checked_div(SLACK_BYTES), free.checked_rem(SLACK_BYTES)) {
+        let free = self.window.free().saturating_sub(RESERVE_BYTES + TURN_BYTES);
+        let (whole, rest) = match (free.checked_div(PIECE_BYTES), free.checked_rem(PIECE_BYTES)) {
             (Some(whole), Some(rest)) => (whole, rest),
             _ => (0, 0),
         };
@@ -313,3 +313,42 @@ const TAIL_BYTES: u64 = 3;
 
 /// With less room than this the ring counts as full.
 const LEAST_INPUT: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::RING_MIN_BYTES;
+    use alloc::vec::Vec;
+
+    /// From text that grows by its frame alone to bytes that take every escape and a side event.
+    const KINDS: [&[u8]; 6] = [
+        b"plain text\r\n",
+        b"\x01",
+        b"\xff",
+        b"a\xffbcdefghijk",
+        "äöü".as_bytes(),
+        b"\xf0\x9f\x98",
+    ];
+
+    #[test]
+    fn what_room_says_is_taken_wherever_the_ring_ends() {
+        let start = Tick(0);
+        for (number, kind) in KINDS.iter().enumerate() {
+            let mut intake = Intake::new(RING_MIN_BYTES, false, start).unwrap();
+            assert!(intake.begin(b"{}\n").is_ok());
+            for round in 0..300usize {
+                // Fills so much first that the turn comes at another place of what is filled then.
+                let some = (round * 911 + number) % 3000;
+                for wanted in [some, usize::MAX] {
+                    let wanted = wanted.min(intake.room());
+                    let data: Vec<u8> = kind.iter().copied().cycle().take(wanted).collect();
+                    let stream = if round % 3 == 0 { Stream::Stderr } else { Stream::Stdout };
+                    assert_eq!(intake.output(start, stream, &data), wanted, "{kind:?} {round}");
+                }
+                assert!(intake.marker(start, "the reserve is not touched") || intake.room() < 512);
+                let end = intake.window.end();
+                intake.window.release(end);
+            }
+        }
+    }
+}

@@ -6,8 +6,9 @@
 //!   [keep, end)    must be kept: nobody is known to have it
 //! ```
 //!
-//! Behind the ring lies slack for one worst-case event, so that the encoder always writes into one piece of memory; what it
-//! writes past the end of the ring is copied to its beginning.
+//! Behind the ring lies slack for what is written whole or not at all, so that the encoder always writes into one piece of
+//! memory; what it writes past the end of the ring is copied to its beginning. An event of output need not fit: in front of the
+//! end the encoder is given less, takes less of the input, and writes one event more.
 
 use alloc::vec::Vec;
 
@@ -22,12 +23,19 @@ use crate::space;
 pub const RESERVE_BYTES: usize = 4 * CONTROL_EVENT_BYTES;
 
 /// Longest piece that is written at a time.
-pub const SLACK_BYTES: usize = worst_case_bytes(EVENT_INPUT_BYTES);
+pub const PIECE_BYTES: usize = worst_case_bytes(EVENT_INPUT_BYTES);
 
-const _: () = assert!(SLACK_BYTES >= CONTROL_EVENT_BYTES);
-const _: () = assert!(2 * SLACK_BYTES <= RING_MIN_BYTES);
+/// Memory behind the ring. Also more than the encoder leaves unused of a piece, so that the event that meets the end of the ring
+/// passes it, or leaves more of its own bound unused than the next event needs for itself.
+const SLACK_BYTES: usize = CONTROL_EVENT_BYTES;
+
+/// What the end of the ring can cost: one event more, without data.
+pub const TURN_BYTES: usize = worst_case_bytes(0) + 8;
+
+const _: () = assert!(SLACK_BYTES >= 2 * TURN_BYTES && SLACK_BYTES <= PIECE_BYTES);
+const _: () = assert!(2 * PIECE_BYTES <= RING_MIN_BYTES);
 // The header, the reserve and a fair event fit together, so that a session always begins.
-const _: () = assert!(HEADER_LINE_BYTES + RESERVE_BYTES + SLACK_BYTES / 2 <= RING_MIN_BYTES);
+const _: () = assert!(HEADER_LINE_BYTES + RESERVE_BYTES + PIECE_BYTES / 2 <= RING_MIN_BYTES);
 
 /// The ring.
 #[derive(Debug)]
@@ -56,16 +64,18 @@ impl Window {
         Ok(Self { memory, capacity, start: 0, keep: 0, end: 0 })
     }
 
-    /// One piece of memory for the next bytes: at most `limit`, [`SLACK_BYTES`] and what is free.
+    /// One piece of memory for the next bytes: at most `limit`, [`PIECE_BYTES`], what is free, and what lies in one piece. The last
+    /// is at least [`CONTROL_EVENT_BYTES`].
     pub fn spare(&mut self, limit: usize) -> &mut [u8] {
-        let length = limit.min(SLACK_BYTES).min(self.free());
         let at = self.position(self.end);
+        let length = limit.min(PIECE_BYTES).min(self.free());
+        let length = length.min(self.memory.len().saturating_sub(at));
         self.memory.get_mut(at..at.saturating_add(length)).unwrap_or_default()
     }
 
     /// The first `n` bytes of [`Window::spare`] were written: whole lines.
     pub fn advance(&mut self, n: usize) {
-        let n = n.min(SLACK_BYTES).min(self.free());
+        let n = n.min(PIECE_BYTES).min(self.free());
         let at = self.position(self.end);
         let past = at.saturating_add(n).saturating_sub(self.capacity);
         if let Some((ring, slack)) = self.memory.split_at_mut_checked(self.capacity) {

@@ -215,8 +215,9 @@ sftp_passes() {
 }
 sftp_is_refused() {
     start closed '"sftp": "refuse"'
-    status_of sftp "${ssh_options[@]}" -q -P "$port" -b /dev/null "$user@$shown_host" 2>err
-    [ "$status" != 0 ] || fail "it was let in"
+    status_of sftp "${ssh_options[@]}" -q -P "$port" -b <(echo pwd) "$user@$shown_host" 2>err
+    expect status "$status" 255
+    expect recordings "$(pick | wc -l)" 0
 }
 # Payload past the cap is in no recording, and what it was is.
 capped() { # FILE: the bytes that went by, standard output

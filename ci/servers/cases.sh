@@ -75,10 +75,10 @@ several_channels() {
     local mux=(-S "$PWD/mux") n
     client -M "${mux[@]}" -fN
     for n in 1 2 3; do
-        ssh "${ssh_options[@]}" "${mux[@]}" "$user@$shown_host" "cat; echo channel $n; seq 5000" </dev/null >"out.$n" &
+        ssh "${ssh_options[@]}" "${mux[@]}" "$user@$shown_host" "cat; echo channel $n; seq 5000" </dev/null >"out.$n" 2>"err.$n" &
         jobs[n]=$!
     done
-    for n in 1 2 3; do wait "${jobs[n]}"; done
+    for n in 1 2 3; do wait "${jobs[n]}" || fail "channel $n: status $?: $(cat "err.$n")"; done
     ssh "${ssh_options[@]}" "${mux[@]}" -O exit "$user@$shown_host" 2>/dev/null
     for n in 1 2 3; do
         whole "command=cat; echo channel $n; seq 5000"

@@ -360,7 +360,8 @@ int rec_may_close(struct Channel *channel) {
 	struct Recording *rec = chansess->rec;
 
 	if (!rec) {
-		return 1;
+		/* Nothing was started in it yet: what wakes the others, SIGCHLD or rec_wake, is not to close it. */
+		return !client || channel->recv_close;
 	}
 	if (rec->message[0]) {
 		rec_show(channel, rec);

@@ -20,13 +20,14 @@ pub mod http1;
 pub mod http2;
 pub mod limits;
 pub mod session;
-mod space;
+#[doc(hidden)]
+pub mod space;
 pub mod time;
 pub mod upload;
 
 #[cfg(feature = "cli")]
 pub mod cli;
-#[cfg(feature = "client")]
+#[cfg(feature = "polled")]
 pub mod client;
 #[cfg(feature = "recorder")]
 pub mod recorder;

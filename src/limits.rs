@@ -105,6 +105,8 @@ pub const WORKER_STACK_BYTES: usize = 512 * 1024;
 /// Outgoing bytes of one link between the ring and its socket: more than a frame, and with the ring's slack for one
 /// worst-case event below the 64 KiB that a session may hold beside its ring.
 pub const LINK_OUT_BYTES: usize = 24 * 1024;
+/// The least of it: a request's head, or a frame with a few lines of output.
+pub const LINK_OUT_MIN_BYTES: usize = 2 * 1024;
 /// Incoming bytes that are read at a time, for all links of a client.
 pub const WORKER_IN_BYTES: usize = 32 * 1024;
 
@@ -206,3 +208,7 @@ pub const LINGER: Span = Span::from_secs(2);
 pub const METRICS_CONNECTIONS: usize = 16;
 /// Time for one request to the metrics listener, answer included.
 pub const METRICS_TIME: Span = Span::from_secs(5);
+/// Path of a Unix socket: `sun_path` without its NUL (unix(7)).
+pub const SOCKET_PATH_BYTES: usize = 107;
+/// How soon a connection of the host's that names no descriptor is asked again.
+pub const HOST_LINK_PAUSE: Span = Span::from_ms(20);

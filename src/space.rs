@@ -11,12 +11,12 @@ use alloc::vec::Vec;
 use crate::error::Error;
 
 /// Reserves room for exactly `more` values.
-pub(crate) fn reserve<T>(to: &mut Vec<T>, more: usize) -> Result<(), Error> {
+pub fn reserve<T>(to: &mut Vec<T>, more: usize) -> Result<(), Error> {
     to.try_reserve_exact(more).map_err(|_| Error::NoMemory)
 }
 
 /// Appends a value; grows in steps.
-pub(crate) fn push<T>(to: &mut Vec<T>, value: T) -> Result<(), Error> {
+pub fn push<T>(to: &mut Vec<T>, value: T) -> Result<(), Error> {
     if to.len() == to.capacity() {
         to.try_reserve(1).map_err(|_| Error::NoMemory)?;
     }
@@ -28,7 +28,7 @@ pub(crate) fn push<T>(to: &mut Vec<T>, value: T) -> Result<(), Error> {
 }
 
 /// Appends bytes; grows in steps.
-pub(crate) fn extend(to: &mut Vec<u8>, more: &[u8]) -> Result<(), Error> {
+pub fn extend(to: &mut Vec<u8>, more: &[u8]) -> Result<(), Error> {
     to.try_reserve(more.len()).map_err(|_| Error::NoMemory)?;
     if to.capacity().wrapping_sub(to.len()) < more.len() {
         return Err(Error::Bug);
@@ -38,7 +38,7 @@ pub(crate) fn extend(to: &mut Vec<u8>, more: &[u8]) -> Result<(), Error> {
 }
 
 /// Appends a character as UTF-8.
-pub(crate) fn push_char(to: &mut Vec<u8>, c: char) -> Result<(), Error> {
+pub fn push_char(to: &mut Vec<u8>, c: char) -> Result<(), Error> {
     let code = u32::from(c);
     // The last byte first: six bits each, then what is left behind the mark of the length.
     let tail = |shift: u32| 0x80 | (code >> shift & 0x3f) as u8;
@@ -52,7 +52,7 @@ pub(crate) fn push_char(to: &mut Vec<u8>, c: char) -> Result<(), Error> {
 }
 
 /// `n` bytes, all 0.
-pub(crate) fn zeros(n: usize) -> Result<Vec<u8>, Error> {
+pub fn zeros(n: usize) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     reserve(&mut bytes, n)?;
     while bytes.len() < n {
@@ -63,7 +63,7 @@ pub(crate) fn zeros(n: usize) -> Result<Vec<u8>, Error> {
 }
 
 /// A copy of a text.
-pub(crate) fn string(text: &str) -> Result<String, Error> {
+pub fn string(text: &str) -> Result<String, Error> {
     let mut bytes = Vec::new();
     reserve(&mut bytes, text.len())?;
     extend(&mut bytes, text.as_bytes())?;
@@ -71,7 +71,7 @@ pub(crate) fn string(text: &str) -> Result<String, Error> {
 }
 
 /// Text of bytes, U+FFFD for what is not UTF-8.
-pub(crate) fn lossy(bytes: &[u8]) -> Result<String, Error> {
+pub fn lossy(bytes: &[u8]) -> Result<String, Error> {
     let mut text = Vec::new();
     reserve(&mut text, bytes.len())?;
     for chunk in bytes.utf8_chunks() {
@@ -84,7 +84,7 @@ pub(crate) fn lossy(bytes: &[u8]) -> Result<String, Error> {
 }
 
 /// Copies as much as both have.
-pub(crate) fn copy(to: &mut [u8], from: &[u8]) {
+pub fn copy(to: &mut [u8], from: &[u8]) {
     for (to, from) in to.iter_mut().zip(from) {
         *to = *from;
     }
@@ -92,7 +92,7 @@ pub(crate) fn copy(to: &mut [u8], from: &[u8]) {
 
 /// A queue of at most so many values, reserved when it is made.
 #[derive(Debug)]
-pub(crate) struct Queue<T> {
+pub struct Queue<T> {
     slots: Vec<Option<T>>,
     /// 0 <= first < slots.len(), or both are 0
     first: usize,
@@ -101,7 +101,7 @@ pub(crate) struct Queue<T> {
 }
 
 impl<T> Queue<T> {
-    pub(crate) fn new(most: usize) -> Result<Self, Error> {
+    pub fn new(most: usize) -> Result<Self, Error> {
         let mut slots = Vec::new();
         reserve(&mut slots, most)?;
         for _ in 0..most {
@@ -111,7 +111,7 @@ impl<T> Queue<T> {
     }
 
     /// False: it is full.
-    pub(crate) fn push_back(&mut self, value: T) -> bool {
+    pub fn push_back(&mut self, value: T) -> bool {
         let at = self.slot(self.len);
         if self.len == self.slots.len() {
             return false;
@@ -122,28 +122,28 @@ impl<T> Queue<T> {
         true
     }
 
-    pub(crate) fn pop_front(&mut self) -> Option<T> {
+    pub fn pop_front(&mut self) -> Option<T> {
         let value = self.slots.get_mut(self.first)?.take()?;
         self.first = self.slot(1);
         self.len = self.len.saturating_sub(1);
         Some(value)
     }
 
-    pub(crate) fn front(&self) -> Option<&T> {
+    pub fn front(&self) -> Option<&T> {
         self.iter().next()
     }
 
-    pub(crate) fn back_mut(&mut self) -> Option<&mut T> {
+    pub fn back_mut(&mut self) -> Option<&mut T> {
         let at = self.slot(self.len.checked_sub(1)?);
         self.slots.get_mut(at)?.as_mut()
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
         (0..self.len).filter_map(|i| self.slots.get(self.slot(i))?.as_ref())
     }
 
     /// Keeps those for which `keep` says so, which is asked in order and may change them.
-    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&mut T) -> bool) {
+    pub fn retain(&mut self, mut keep: impl FnMut(&mut T) -> bool) {
         for _ in 0..self.len {
             let Some(mut value) = self.pop_front() else { return };
             if keep(&mut value) {

@@ -55,7 +55,7 @@ fn until(
 }
 
 fn started(driver: &mut Polled, decision: Decision) -> SessionId {
-    let id = driver.open(metadata(), decision).unwrap();
+    let id = driver.open(metadata(), &decision).unwrap();
     until(driver, |of, notice| of == id && notice == Notice::Start { recorded: true });
     id
 }
@@ -83,7 +83,7 @@ fn everything_that_happens_is_recorded() {
     let mut driver = Polled::new(ClientConfig::default()).unwrap();
     let mut decision = closed(addrs(&[&recorder]));
     decision.record_input = true;
-    let id = driver.open(metadata(), decision).unwrap();
+    let id = driver.open(metadata(), &decision).unwrap();
     assert_eq!(driver.room(id), 0, "nothing is taken before a recorder has it");
     assert_eq!(driver.output(id, Stream::Stdout, b"early"), Err(Error::Full));
     // Before the start: it goes into the header.
@@ -205,12 +205,12 @@ fn an_idle_session_wakes_nobody() {
 fn policies_are_told() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut driver = Polled::new(ClientConfig::default()).unwrap();
-    let id = driver.open(metadata(), closed(vec![RecorderAddr::tcp(nobody)])).unwrap();
+    let id = driver.open(metadata(), &closed(vec![RecorderAddr::tcp(nobody)])).unwrap();
     until(&mut driver, |of, notice| of == id && notice == Notice::Refused);
     assert_eq!(driver.message(id), "rejected\n");
     driver.free(id);
 
-    let id = driver.open(metadata(), Decision::open(Vec::new())).unwrap();
+    let id = driver.open(metadata(), &Decision::open(Vec::new())).unwrap();
     until(&mut driver, |of, notice| of == id && notice == Notice::Start { recorded: false });
     assert_eq!(driver.room(id), usize::MAX);
     driver.output(id, Stream::Stdout, b"unrecorded").unwrap();
@@ -250,10 +250,10 @@ fn the_number_of_sessions_is_bounded_and_old_names_are_known_as_such() {
     let mut config = ClientConfig::default();
     config.max_sessions = 1;
     let mut driver = Polled::new(config).unwrap();
-    let first = driver.open(metadata(), Decision::open(Vec::new())).unwrap();
-    assert_eq!(driver.open(metadata(), Decision::open(Vec::new())), Err(Error::Full));
+    let first = driver.open(metadata(), &Decision::open(Vec::new())).unwrap();
+    assert_eq!(driver.open(metadata(), &Decision::open(Vec::new())), Err(Error::Full));
     driver.free(first);
-    let second = driver.open(metadata(), Decision::open(Vec::new())).unwrap();
+    let second = driver.open(metadata(), &Decision::open(Vec::new())).unwrap();
     assert_ne!(first, second);
     assert!(driver.output(first, Stream::Stdout, b"x").is_err());
     driver.free(first);

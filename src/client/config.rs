@@ -1,19 +1,32 @@
 //! What a client and a session are made from.
 
-use std::fmt;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use alloc::string::String;
+#[cfg(feature = "client")]
+use alloc::string::ToString as _;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::SocketAddr;
+use core::time::Duration;
+#[cfg(feature = "client")]
+use std::path::Path;
 
+use super::Transition;
+#[cfg(feature = "client")]
+use super::log::{LogSink, NoLog};
+use super::sys;
 #[cfg(feature = "tls")]
 use super::tls::Tls;
-use super::{LogSink, NoLog, Transition};
 use crate::cast::Kubernetes;
+use crate::error::{Error, Misuse};
 use crate::limits;
-use crate::session::{Protocols, Release};
+#[cfg(feature = "client")]
+use crate::session::Protocols;
+use crate::session::Release;
+use crate::space;
 
 /// What all sessions of a client share.
+#[cfg(feature = "client")]
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ClientConfig {
@@ -28,6 +41,7 @@ pub struct ClientConfig {
     pub protocols: Protocols,
 }
 
+#[cfg(feature = "client")]
 impl Default for ClientConfig {
     fn default() -> Self {
         Self {
@@ -39,6 +53,7 @@ impl Default for ClientConfig {
     }
 }
 
+#[cfg(feature = "client")]
 impl fmt::Debug for ClientConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientConfig")
@@ -54,15 +69,24 @@ impl fmt::Debug for ClientConfig {
 pub enum Endpoint {
     /// An address and port.
     Tcp(SocketAddr),
-    /// A Unix socket.
-    Unix(PathBuf),
+    /// The path of a Unix socket.
+    Unix(Vec<u8>),
+    /// Host name and port, for hosts that connect by themselves ([`Host`](super::Host)): nothing is resolved in here.
+    Named(String),
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(addr) => addr.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Unix(path) => {
+                f.write_str("unix:")?;
+                path.utf8_chunks().try_for_each(|chunk| {
+                    f.write_str(chunk.valid())?;
+                    f.write_str(if chunk.invalid().is_empty() { "" } else { "\u{fffd}" })
+                })
+            }
+            Self::Named(name) => f.write_str(name),
         }
     }
 }
@@ -80,12 +104,123 @@ impl fmt::Display for Endpoint {
 #[derive(Clone, Debug)]
 pub struct RecorderAddr {
     pub(crate) endpoint: Endpoint,
+    /// `endpoint` as text.
+    pub(crate) address: String,
     pub(crate) authority: String,
     pub(crate) group: Option<u16>,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<(Arc<Tls>, String)>,
+    /// How it is called in logs.
+    label: String,
 }
 
+impl RecorderAddr {
+    /// A recorder as text, in clear text: `192.0.2.7:80`, `[2001:db8::7]:80`, `unix:/run/recorder`.
+    ///
+    /// # Errors
+    /// `Misuse` for what is none of these; `NoMemory`.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        const BAD: Error = Error::Misuse(Misuse::BadParameter);
+        let (endpoint, authority) = match text.strip_prefix("unix:") {
+            Some(path) => {
+                if !path.starts_with('/') || path.len() > limits::SOCKET_PATH_BYTES {
+                    return Err(BAD);
+                }
+                let mut bytes = Vec::new();
+                space::extend(&mut bytes, path.as_bytes())?;
+                (Endpoint::Unix(bytes), "localhost")
+            }
+            None => (Endpoint::Tcp(sys::socket_addr(text).ok_or(BAD)?), text),
+        };
+        Self::with(endpoint, authority, text)
+    }
+
+    /// A recorder by host name and port, for hosts that connect by themselves ([`Host`](super::Host)).
+    ///
+    /// # Errors
+    /// `Misuse` for an empty or too long name; `NoMemory`.
+    pub fn named(name: &str) -> Result<Self, Error> {
+        if name.is_empty() || name.len() > limits::AUTHORITY_BYTES {
+            return Err(Error::Misuse(Misuse::BadParameter));
+        }
+        Self::with(Endpoint::Named(space::string(name)?), name, name)
+    }
+
+    fn with(endpoint: Endpoint, authority: &str, label: &str) -> Result<Self, Error> {
+        Ok(Self {
+            endpoint,
+            address: space::string(label)?,
+            authority: space::string(authority)?,
+            group: None,
+            #[cfg(feature = "tls")]
+            tls: None,
+            label: space::string(label)?,
+        })
+    }
+
+    /// What `Host` and `:authority` say.
+    #[must_use]
+    pub fn called(mut self, authority: String) -> Self {
+        self.authority = authority;
+        self
+    }
+
+    /// A copy; `NoMemory` where `clone` would abort.
+    ///
+    /// # Errors
+    /// `NoMemory`.
+    pub fn copy(&self) -> Result<Self, Error> {
+        let endpoint = match &self.endpoint {
+            Endpoint::Tcp(addr) => Endpoint::Tcp(*addr),
+            Endpoint::Unix(path) => {
+                let mut bytes = Vec::new();
+                space::extend(&mut bytes, path)?;
+                Endpoint::Unix(bytes)
+            }
+            Endpoint::Named(name) => Endpoint::Named(space::string(name)?),
+        };
+        Ok(Self {
+            endpoint,
+            address: space::string(&self.address)?,
+            authority: space::string(&self.authority)?,
+            group: self.group,
+            #[cfg(feature = "tls")]
+            tls: match &self.tls {
+                Some((tls, name)) => Some((Arc::clone(tls), space::string(name)?)),
+                None => None,
+            },
+            label: space::string(&self.label)?,
+        })
+    }
+
+    /// Addresses with the same number are one recorder. Without one, an address is a recorder of its own.
+    #[must_use]
+    pub const fn group(mut self, group: u16) -> Self {
+        self.group = Some(group);
+        self
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// How it is called in logs: its address, with its name where that is another.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    pub(crate) const fn is_tls(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        false
+    }
+}
+
+#[cfg(feature = "client")]
 impl RecorderAddr {
     /// A recorder at an address and port, in clear text.
     #[must_use]
@@ -96,11 +231,14 @@ impl RecorderAddr {
     /// A recorder at a Unix socket, in clear text.
     #[must_use]
     pub fn unix(path: impl AsRef<Path>) -> Self {
-        Self::new(Endpoint::Unix(path.as_ref().to_owned()), "localhost".to_owned())
+        let path = path.as_ref().as_os_str().as_encoded_bytes().to_vec();
+        Self::new(Endpoint::Unix(path), "localhost".into())
     }
 
     fn new(endpoint: Endpoint, authority: String) -> Self {
         Self {
+            label: endpoint.to_string(),
+            address: endpoint.to_string(),
             endpoint,
             authority,
             group: None,
@@ -113,14 +251,7 @@ impl RecorderAddr {
     #[must_use]
     pub fn authority(mut self, authority: impl Into<String>) -> Self {
         self.authority = authority.into();
-        self
-    }
-
-    /// Addresses with the same number are one recorder. Without one, an address is a recorder of its own.
-    #[must_use]
-    pub const fn group(mut self, group: u16) -> Self {
-        self.group = Some(group);
-        self
+        self.relabel()
     }
 
     /// Speaks TLS. `server_name` is the host name or IP address that the certificate must be for.
@@ -128,32 +259,25 @@ impl RecorderAddr {
     #[must_use]
     pub fn tls(mut self, tls: Arc<Tls>, server_name: impl Into<String>) -> Self {
         self.tls = Some((tls, server_name.into()));
+        self.relabel()
+    }
+
+    fn relabel(mut self) -> Self {
+        let scheme = if self.is_tls() { "https://" } else { "" };
+        let plain = self.endpoint.to_string();
+        // A name beside its address helps whoever reads the log; alone it would hide which address was meant.
+        self.label = if matches!(self.endpoint, Endpoint::Tcp(_)) && plain != self.authority {
+            alloc::format!("{scheme}{} ({plain})", self.authority)
+        } else {
+            alloc::format!("{scheme}{plain}")
+        };
         self
-    }
-
-    /// Where it listens.
-    #[must_use]
-    pub const fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
-    }
-
-    pub(crate) const fn is_tls(&self) -> bool {
-        #[cfg(feature = "tls")]
-        return self.tls.is_some();
-        #[cfg(not(feature = "tls"))]
-        false
     }
 }
 
 impl fmt::Display for RecorderAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.is_tls() { "https://" } else { "" };
-        let plain = self.endpoint.to_string();
-        // A name beside its address helps whoever reads the log; alone it would hide which address was meant.
-        if matches!(self.endpoint, Endpoint::Tcp(_)) && plain != self.authority {
-            return write!(f, "{scheme}{} ({plain})", self.authority);
-        }
-        write!(f, "{scheme}{plain}")
+        f.write_str(&self.label)
     }
 }
 
@@ -226,8 +350,8 @@ impl Decision {
     #[must_use]
     pub fn closed(recorders: Vec<RecorderAddr>, reject: &str, terminate: &str) -> Self {
         Self {
-            reject_message: Some(reject.to_owned()),
-            terminate_message: Some(terminate.to_owned()),
+            reject_message: Some(reject.into()),
+            terminate_message: Some(terminate.into()),
             ..Self::open(recorders)
         }
     }

@@ -7,13 +7,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
+use std::os::fd::BorrowedFd;
+
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::config::RecorderAddr;
-use super::handle::{EXIT_STATUS, Outcome, Start, Transition};
+use super::handle::{EXIT_STATUS, Start};
 use super::link::{Closing, LinkIo};
 use super::log::Level;
+use super::outcome::{Outcome, Transition};
 use super::shared::{Inner, Shared, Slot};
+use super::sys::Wants;
 use super::transport::{Got, Transport};
 use crate::error::Error;
 use crate::limits;
@@ -154,7 +158,7 @@ impl Worker {
                 return true;
             }
             for link in driven.links.iter_mut().filter_map(Option::take) {
-                closing.extend(link.close(shared.now()));
+                closing.extend(link.close(shared.now(), None));
             }
             shared.sessions.fetch_sub(1, SeqCst);
             false
@@ -192,10 +196,10 @@ impl Worker {
         );
         fds.push(PollFd::from_borrowed_fd(shared.wake_fd(), PollFlags::IN));
         for link in sessions.iter().flat_map(|driven| driven.links.iter().flatten()) {
-            fds.push(PollFd::from_borrowed_fd(link.transport().fd(), link.wants()));
+            push(&mut fds, link.transport().socket(), link.socket_wants());
         }
         for link in closing.iter() {
-            fds.push(PollFd::from_borrowed_fd(link.transport().fd(), link.wants()));
+            push(&mut fds, link.transport().socket(), link.socket_wants());
         }
         // EINTR cannot come, signals are blocked; any other failure is like a wait that found nothing.
         let _ = poll(&mut fds, Some(&timespec(pause)));
@@ -207,7 +211,7 @@ impl Worker {
             driven.serve_sockets(shared, input, &mut ready);
         }
         closing.retain_mut(|link| match ready.next() {
-            Some(flags) if !flags.is_empty() => link.advance(input),
+            Some(flags) if !flags.is_empty() => link.advance(input, None),
             _ => true,
         });
     }
@@ -251,15 +255,16 @@ impl Driven {
             Action::Close { link: id, abort } => {
                 let Some(link) = self.take(id) else { return };
                 if abort {
-                    link.reset();
+                    link.reset(None);
                 } else {
-                    closing.extend(link.close(now));
+                    closing.extend(link.close(now, None));
                 }
             }
             Action::Connect { link: id, recorder, http2 } => {
                 let made = self.slot.recorders.get(recorder).ok_or(Error::Bug).and_then(|to| {
-                    let mut link = LinkIo::new(id, Transport::connect(to, http2)?)?;
-                    let up = link.establish()?;
+                    let mut link =
+                        LinkIo::new(id, Transport::connect(to, http2)?, limits::LINK_OUT_BYTES)?;
+                    let up = link.establish(None)?;
                     Ok((link, up))
                 });
                 match made {
@@ -282,7 +287,7 @@ impl Driven {
         let mut sent = false;
         for at in 0..self.links.len() {
             let Some(Some(link)) = self.links.get_mut(at) else { continue };
-            match link.send() {
+            match link.send(None) {
                 Ok(done) => sent |= done,
                 Err(why) => {
                     let id = link.id;
@@ -308,7 +313,7 @@ impl Driven {
             let (id, now) = (link.id, shared.now());
             link.unblock();
             if !link.up {
-                match link.establish() {
+                match link.establish(None) {
                     Ok(true) => self.tell(now, id, LinkEvent::Up),
                     Ok(false) => {}
                     Err(why) => self.lose(now, id, why),
@@ -324,7 +329,7 @@ impl Driven {
             }
             for _ in 0..ROUNDS {
                 let Some(Some(link)) = self.links.get_mut(at) else { break };
-                match link.read(input) {
+                match link.read(input, None) {
                     Ok(Got::Bytes(n)) => {
                         let bytes = input.get(..n).unwrap_or_default();
                         self.slot.lock().machine.handle_input(now, id, bytes);
@@ -349,7 +354,12 @@ impl Driven {
 
     fn lose(&mut self, now: Tick, id: LinkId, why: Error) {
         let link = self.take(id);
-        self.trouble = link.and_then(|link| link.transport().tls_trouble());
+        #[cfg(feature = "tls")]
+        {
+            self.trouble = link.and_then(|link| link.transport().tls_trouble());
+        }
+        #[cfg(not(feature = "tls"))]
+        drop(link);
         self.tell(now, id, LinkEvent::Down(why));
     }
 
@@ -423,7 +433,16 @@ fn attempt(addr: &RecorderAddr, error: Error) -> String {
     AttemptText { authority: &addr.to_string(), error }.to_string()
 }
 
-pub(super) fn timespec(span: Span) -> Timespec {
+/// Each link has its entry, in the order in which `serve_sockets` takes them.
+fn push<'a>(fds: &mut Vec<PollFd<'a>>, socket: Option<BorrowedFd<'a>>, wants: Wants) {
+    let Some(socket) = socket else { return };
+    let mut flags = PollFlags::empty();
+    flags.set(PollFlags::IN, wants.read);
+    flags.set(PollFlags::OUT, wants.write);
+    fds.push(PollFd::from_borrowed_fd(socket, flags));
+}
+
+fn timespec(span: Span) -> Timespec {
     // Rounded up: waking before the deadline would only mean waiting again.
     let us = span.0.saturating_add(1);
     Timespec {

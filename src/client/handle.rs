@@ -5,11 +5,12 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::outcome::Outcome;
 use super::shared::{Inner, Shared, Slot, Wake};
 use crate::cast::{ExitStatus, Stream};
 use crate::error::{Error, Phase};
 use crate::limits;
-use crate::session::{Reason, State, Stats};
+use crate::session::{State, Stats};
 use crate::time::Span;
 
 /// Whether the program may start.
@@ -28,29 +29,6 @@ pub enum Start {
     },
     /// Start it; nothing is recorded, by decision or because policy lets it go on.
     Unrecorded,
-}
-
-/// How a recording ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Everything that was taken is stored, or nothing was to be recorded.
-    Complete,
-    /// So many encoded bytes are not known to be stored.
-    Incomplete {
-        /// Bytes behind the last commit.
-        bytes: u64,
-    },
-}
-
-/// A change of state, for the observer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Transition {
-    /// The old state.
-    pub from: State,
-    /// The new one.
-    pub to: State,
-    /// Why.
-    pub reason: Reason,
 }
 
 /// One recording.

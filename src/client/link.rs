@@ -1,11 +1,15 @@
 //! A connection of a session with the bytes that wait for its socket.
 
-use rustix::event::PollFlags;
+use alloc::vec::Vec;
 
-use super::transport::{Got, Transport};
+use super::host::LinkWants;
+#[cfg(feature = "client")]
+use super::sys::Wants;
+use super::transport::{Got, Links, Transport};
 use crate::error::Error;
 use crate::limits;
 use crate::session::LinkId;
+use crate::space;
 use crate::time::Tick;
 
 /// A link that its machine knows.
@@ -36,10 +40,9 @@ struct Outgoing {
 }
 
 impl LinkIo {
-    pub(super) fn new(id: LinkId, transport: Transport) -> Result<Self, Error> {
-        let mut bytes = Vec::new();
-        bytes.try_reserve_exact(limits::LINK_OUT_BYTES).map_err(|_| Error::NoMemory)?;
-        bytes.resize(limits::LINK_OUT_BYTES, 0);
+    /// `out_bytes` stand between the ring and the socket.
+    pub(super) fn new(id: LinkId, transport: Transport, out_bytes: usize) -> Result<Self, Error> {
+        let bytes = space::zeros(out_bytes)?;
         let out = Outgoing { bytes, start: 0, end: 0 };
         Ok(Self { id, up: false, eof: false, transport, out, blocked: false })
     }
@@ -48,21 +51,24 @@ impl LinkIo {
         &self.transport
     }
 
-    pub(super) fn establish(&mut self) -> Result<bool, Error> {
-        self.up = self.transport.establish()?;
+    pub(super) fn establish(&mut self, links: Links<'_>) -> Result<bool, Error> {
+        self.up = self.transport.establish(links)?;
         Ok(self.up)
     }
 
-    pub(super) fn read(&mut self, buf: &mut [u8]) -> Result<Got, Error> {
-        self.transport.read(buf)
+    pub(super) fn read(&mut self, buf: &mut [u8], links: Links<'_>) -> Result<Got, Error> {
+        self.transport.read(buf, links)
     }
 
-    pub(super) fn wants(&self) -> PollFlags {
-        let mut wants = self.transport.wants(!self.out.is_empty());
-        if self.eof {
-            wants.remove(PollFlags::IN);
-        }
-        wants
+    pub(super) fn wants(&self, links: Links<'_>) -> LinkWants {
+        let wants = self.transport.wants(!self.out.is_empty(), links);
+        LinkWants { read: wants.read && !self.eof, ..wants }
+    }
+
+    #[cfg(feature = "client")]
+    pub(super) fn socket_wants(&self) -> Wants {
+        let wants = self.transport.socket_wants(!self.out.is_empty());
+        Wants { read: wants.read && !self.eof, ..wants }
     }
 
     /// Lets `fill` write the next bytes when the ones before are gone.
@@ -80,7 +86,7 @@ impl LinkIo {
     }
 
     /// Sends; whether everything went out and there was something.
-    pub(super) fn send(&mut self) -> Result<bool, Error> {
+    pub(super) fn send(&mut self, links: Links<'_>) -> Result<bool, Error> {
         if !self.up || self.blocked {
             return Ok(false);
         }
@@ -88,38 +94,58 @@ impl LinkIo {
             self.transport.flush()?;
             return Ok(false);
         }
-        self.out.send(&mut self.transport)?;
+        self.out.send(&mut self.transport, links)?;
         self.blocked = !self.out.is_empty();
         Ok(!self.blocked)
     }
 
-    pub(super) fn reset(self) {
-        self.transport.reset();
+    pub(super) fn reset(self, links: Links<'_>) {
+        self.transport.reset(links);
     }
 
-    pub(super) fn close(self, now: Tick) -> Option<Closing> {
+    /// Closes it as it stands.
+    pub(super) fn end(self, links: Links<'_>) {
+        self.transport.end(links, false);
+    }
+
+    pub(super) fn close(self, now: Tick, links: Links<'_>) -> Option<Closing> {
         if !self.up {
+            self.transport.end(links, true);
             return None;
         }
         let until = now.after(limits::LINK_CLOSE);
         let mut closing =
             Closing { transport: self.transport, out: self.out, finished: false, until };
-        closing.advance(&mut []).then_some(closing)
+        if closing.advance(&mut [], links) {
+            return Some(closing);
+        }
+        closing.end(links);
+        None
     }
 }
 
 impl Closing {
+    #[cfg(feature = "client")]
     pub(super) const fn transport(&self) -> &Transport {
         &self.transport
     }
 
-    pub(super) fn wants(&self) -> PollFlags {
-        self.transport.wants(!self.out.is_empty())
+    pub(super) fn wants(&self, links: Links<'_>) -> LinkWants {
+        self.transport.wants(!self.out.is_empty(), links)
+    }
+
+    #[cfg(feature = "client")]
+    pub(super) fn socket_wants(&self) -> Wants {
+        self.transport.socket_wants(!self.out.is_empty())
+    }
+
+    pub(super) fn end(self, links: Links<'_>) {
+        self.transport.end(links, false);
     }
 
     /// Sends and reads on; whether it has to live on.
-    pub(super) fn advance(&mut self, scratch: &mut [u8]) -> bool {
-        if self.out.send(&mut self.transport).is_err() {
+    pub(super) fn advance(&mut self, scratch: &mut [u8], links: Links<'_>) -> bool {
+        if self.out.send(&mut self.transport, links).is_err() {
             return false;
         }
         if self.out.is_empty() && !self.finished {
@@ -129,7 +155,7 @@ impl Closing {
         if scratch.is_empty() {
             return true;
         }
-        matches!(self.transport.read(scratch), Ok(Got::Bytes(_) | Got::Nothing))
+        matches!(self.transport.read(scratch, links), Ok(Got::Bytes(_) | Got::Nothing))
     }
 }
 
@@ -138,9 +164,9 @@ impl Outgoing {
         self.start >= self.end
     }
 
-    fn send(&mut self, transport: &mut Transport) -> Result<(), Error> {
+    fn send(&mut self, transport: &mut Transport, links: Links<'_>) -> Result<(), Error> {
         while let Some(rest) = self.bytes.get(self.start..self.end).filter(|r| !r.is_empty()) {
-            let sent = transport.write(rest)?;
+            let sent = transport.write(rest, links)?;
             if sent == 0 {
                 break;
             }

@@ -1,6 +1,7 @@
 //! Where messages of a client go.
 
-use std::fmt;
+#[cfg(feature = "client")]
+use core::fmt;
 
 use crate::session::State;
 
@@ -28,6 +29,7 @@ impl Level {
     }
 }
 
+#[cfg(feature = "client")]
 /// Takes the messages of a client. Called by the worker and by callers of the client, under no lock; must not block and must
 /// not call into the client. Messages hold addresses, recording ids and reasons, never terminal bytes or secrets.
 pub trait LogSink: Send + Sync {
@@ -35,18 +37,22 @@ pub trait LogSink: Send + Sync {
     fn log(&self, level: Level, message: fmt::Arguments<'_>);
 }
 
+#[cfg(feature = "client")]
 /// Throws messages away.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoLog;
 
+#[cfg(feature = "client")]
 impl LogSink for NoLog {
     fn log(&self, _: Level, _: fmt::Arguments<'_>) {}
 }
 
+#[cfg(feature = "client")]
 /// Hands messages to the `log` crate, with the target `castkeep`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LogFacade;
 
+#[cfg(feature = "client")]
 impl LogSink for LogFacade {
     fn log(&self, level: Level, message: fmt::Arguments<'_>) {
         let level = match level {
@@ -59,6 +65,7 @@ impl LogSink for LogFacade {
     }
 }
 
+#[cfg(feature = "client")]
 impl<F: Fn(Level, fmt::Arguments<'_>) + Send + Sync> LogSink for F {
     fn log(&self, level: Level, message: fmt::Arguments<'_>) {
         self(level, message);

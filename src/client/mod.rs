@@ -34,26 +34,45 @@
     )
 )]
 
+#[cfg(feature = "client")]
 mod api;
 mod config;
 #[cfg(feature = "tls")]
 mod der;
+#[cfg(feature = "client")]
 mod driver;
+#[cfg(feature = "client")]
 mod handle;
+#[doc(hidden)]
+pub mod heap;
+mod host;
 mod link;
 mod log;
+mod opening;
+mod outcome;
 mod polled;
+#[cfg(feature = "client")]
 mod shared;
+#[cfg(feature = "client")]
+mod signals;
 mod sys;
 #[cfg(feature = "tls")]
 mod tls;
 mod transport;
 
+#[cfg(feature = "client")]
 pub use self::api::Client;
-pub use self::config::{ClientConfig, Decision, Endpoint, Metadata, Observer, RecorderAddr};
-pub use self::handle::{Outcome, Session, Start, Transition};
-pub use self::log::{Level, LogFacade, LogSink, NoLog};
-pub use self::polled::{Notice, Polled, SessionId};
+#[cfg(feature = "client")]
+pub use self::config::ClientConfig;
+pub use self::config::{Decision, Endpoint, Metadata, Observer, RecorderAddr};
+#[cfg(feature = "client")]
+pub use self::handle::{Session, Start};
+pub use self::host::{Dial, Host, HostLink, Io, LinkWants, Surroundings};
+pub use self::log::Level;
+#[cfg(feature = "client")]
+pub use self::log::{LogFacade, LogSink, NoLog};
+pub use self::outcome::{Outcome, Transition};
+pub use self::polled::{Notice, Polled, SessionId, Settings};
 #[cfg(feature = "tls")]
 pub use self::tls::{Tls, TlsConfig, TlsError};
 pub use crate::cast::{ExitStatus, Stream};

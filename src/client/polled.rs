@@ -8,28 +8,57 @@
 //! [`Polled::fd`] is an epoll instance that holds the sockets and one timerfd. It stays the same for the driver's life, so that a
 //! failover changes nothing for the host, and the host waits for *readable* only.
 
-use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::ffi::c_int;
+use core::fmt;
+use core::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
-use rustix::process::{Pid, getpid};
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
-};
-
-use super::api::machine_config;
-use super::config::{ClientConfig, Decision, Metadata, RecorderAddr};
-use super::driver::timespec;
-use super::handle::{Outcome, Transition};
+#[cfg(feature = "client")]
+use super::ClientConfig;
+use super::Level;
+use super::config::{Decision, Metadata, Observer, RecorderAddr};
+use super::heap::boxed;
+use super::host::{Dial, Host, LinkWants, Surroundings};
 use super::link::{Closing, LinkIo};
-use super::log::Level;
+use super::opening::{RecordingId, machine_config, span};
+use super::outcome::{Outcome, Transition};
+use super::sys::{self, Fd, NOTHING, READY, Wants};
 use super::transport::{Got, Transport};
 use crate::cast::{ExitStatus, Stream};
-use crate::error::{Error, Misuse};
+use crate::error::{Error, Link, Misuse};
 use crate::limits;
-use crate::session::{Action, AttemptText, Event, LinkEvent, LinkId, Machine, State, Stats};
-use crate::time::{Span, Tick};
+use crate::session::{
+    Action, AttemptText, Event, LinkEvent, LinkId, Machine, Protocols, State, Stats,
+};
+use crate::space;
+use crate::time::Tick;
+
+/// What all sessions of a driver share.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Settings {
+    /// Bytes of a session that are kept until a recorder has them for good; between `limits::RING_MIN_BYTES` and
+    /// `limits::RING_MAX_BYTES`. The rate of a session is bounded by ring / commit latency.
+    pub ring_bytes: usize,
+    /// Most sessions at a time; past them [`Polled::open`] answers `Full`.
+    pub max_sessions: usize,
+    /// What is spoken.
+    pub protocols: Protocols,
+    /// Bytes between a ring and its socket: what one system call sends at most.
+    pub link_bytes: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            ring_bytes: limits::RING_DEFAULT_BYTES,
+            max_sessions: limits::SESSIONS_DEFAULT,
+            protocols: Protocols::default(),
+            link_bytes: limits::LINK_OUT_BYTES,
+        }
+    }
+}
 
 /// Names a session of a driver. What was freed is recognised, also when its place is used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -68,15 +97,16 @@ pub enum Notice {
 }
 
 /// See the module. Not `Sync`: one thread calls it, and no call blocks but [`Polled::close`].
-pub struct Polled {
-    epoll: OwnedFd,
-    timer: OwnedFd,
-    origin: Instant,
-    pid: Pid,
-    config: ClientConfig,
-    sessions: Vec<Option<Driven>>,
+pub struct Polled<H: Host = Surroundings> {
+    epoll: Fd,
+    timer: Fd,
+    process: c_int,
+    settings: Settings,
+    host: H,
+    sessions: Vec<Option<Box<Driven>>>,
     generation: u32,
     closing: Vec<Watched<Closing>>,
+    dials: Vec<Dialing>,
     serial: u64,
     input: Vec<u8>,
     /// When the timer fires.
@@ -89,103 +119,154 @@ pub struct Polled {
 struct Watched<T> {
     io: T,
     serial: u64,
-    wants: epoll::EventFlags,
+    /// As the set has it; a descriptor of -1 is not in it.
+    known: LinkWants,
+}
+
+/// A connection that the host is making.
+struct Dialing {
+    ticket: u64,
+    at: usize,
+    generation: u32,
+    link: LinkId,
+    recorder: usize,
+    http2: bool,
 }
 
 struct Driven {
+    /// Its place, where it is while nobody works on it.
+    at: u16,
     generation: u32,
     machine: Machine,
-    recording: String,
+    recording: RecordingId,
     recorders: Vec<RecorderAddr>,
-    observer: Option<super::Observer>,
+    observer: Option<Observer>,
     links: [Option<Watched<LinkIo>>; limits::LINKS_MAX],
     /// Raw bytes taken since it was last served.
     fresh: usize,
     end: Option<Outcome>,
 }
 
-impl fmt::Debug for Polled {
+impl<H: Host> fmt::Debug for Polled<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Polled").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Polled").field("settings", &self.settings).finish_non_exhaustive()
     }
 }
 
+#[cfg(feature = "client")]
 impl Polled {
     /// Makes the descriptors and reserves what all sessions share. Nothing is connected.
     ///
     /// # Errors
     /// `Misuse` for a configuration out of range, `NoMemory` when memory or a descriptor cannot be had.
     pub fn new(config: ClientConfig) -> Result<Self, Error> {
+        let ClientConfig { ring_bytes, max_sessions, protocols, log } = config;
+        let link_bytes = limits::LINK_OUT_BYTES;
+        let settings = Settings { ring_bytes, max_sessions, protocols, link_bytes };
+        Self::with_host(settings, Surroundings { log })
+    }
+}
+
+#[cfg(feature = "client")]
+impl<H: Host> Polled<H> {
+    /// Wait until it is readable, then call [`Polled::process`].
+    #[must_use]
+    pub fn fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        std::os::fd::AsFd::as_fd(&self.epoll)
+    }
+}
+
+impl<H: Host> Polled<H> {
+    /// As `new`, for a host that brings its own log or connections.
+    ///
+    /// # Errors
+    /// As `new`.
+    pub fn with_host(settings: Settings, host: H) -> Result<Self, Error> {
         let rings = limits::RING_MIN_BYTES..=limits::RING_MAX_BYTES;
+        let links = limits::LINK_OUT_MIN_BYTES..=limits::LINK_OUT_BYTES;
         let count = usize::from(u16::MAX);
-        if !rings.contains(&config.ring_bytes) || config.max_sessions > count {
+        if !rings.contains(&settings.ring_bytes)
+            || !links.contains(&settings.link_bytes)
+            || settings.max_sessions > count
+        {
             return Err(Error::Misuse(Misuse::BadParameter));
         }
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|_| Error::NoMemory)?;
-        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-        let timer =
-            timerfd_create(TimerfdClockId::Monotonic, flags).map_err(|_| Error::NoMemory)?;
-        let data = epoll::EventData::new_u64(TIMER);
-        epoll::add(&epoll, &timer, data, epoll::EventFlags::IN).map_err(|_| Error::NoMemory)?;
+        let (Ok(epoll), Ok(timer)) = (sys::epoll(), sys::timer()) else {
+            return Err(Error::NoMemory);
+        };
+        if !sys::watch(&epoll, timer.raw(), TIMER, Wants { read: true, write: false }) {
+            return Err(Error::NoMemory);
+        }
         let mut sessions = Vec::new();
-        sessions.try_reserve_exact(config.max_sessions).map_err(|_| Error::NoMemory)?;
-        let mut input = Vec::new();
-        input.try_reserve_exact(INPUT_BYTES).map_err(|_| Error::NoMemory)?;
-        input.resize(INPUT_BYTES, 0);
+        space::reserve(&mut sessions, settings.max_sessions)?;
         Ok(Self {
             epoll,
             timer,
-            origin: Instant::now(),
-            pid: getpid(),
-            config,
+            process: sys::process(),
+            settings,
+            host,
             sessions,
             generation: 0,
             closing: Vec::new(),
+            dials: Vec::new(),
             serial: TIMER,
-            input,
+            input: space::zeros(INPUT_BYTES.min(settings.link_bytes))?,
             armed: None,
             turn: 0,
         })
     }
 
-    /// Wait until it is readable, then call [`Polled::process`].
+    /// The number of the descriptor.
     #[must_use]
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.epoll.as_fd()
+    pub const fn raw_fd(&self) -> c_int {
+        self.epoll.raw()
     }
 
     /// Opens a session and returns at once; a notice tells when the program may start.
     ///
     /// # Errors
-    /// As [`Client::open`](super::Client::open).
-    pub fn open(&mut self, metadata: Metadata, decision: Decision) -> Result<SessionId, Error> {
+    /// `Misuse` in a forked child and for parameters out of range, `TooBig` for a header, message or list past its limit,
+    /// `Full` past `max_sessions`, `NoMemory`.
+    ///
+    /// # Blocking
+    /// It does not block, but for the kernel's random generator shortly after boot.
+    pub fn open(&mut self, metadata: Metadata, decision: &Decision) -> Result<SessionId, Error> {
         self.check()?;
         let free = self.sessions.iter().position(Option::is_none);
-        if free.is_none() && self.sessions.len() >= self.config.max_sessions {
+        if free.is_none() && self.sessions.len() >= self.settings.max_sessions {
             return Err(Error::Full);
         }
-        let (observer, recorders) = (decision.observer.clone(), decision.recorders.clone());
-        let (id, config) = machine_config(&self.config, metadata, decision)?;
-        let machine = Machine::new(config, self.now())?;
+        let mut recorders = Vec::new();
+        space::reserve(&mut recorders, decision.recorders.len())?;
+        for recorder in &decision.recorders {
+            space::push(&mut recorders, recorder.copy()?)?;
+        }
+        let Settings { ring_bytes, protocols, .. } = self.settings;
+        let (recording, config) = machine_config(ring_bytes, protocols, metadata, decision)?;
+        let machine = Machine::new(config, sys::now())?;
         self.generation = self.generation.wrapping_add(1);
-        let driven = Driven {
+        let at = free.unwrap_or(self.sessions.len());
+        let id = SessionId {
+            at: u16::try_from(at).map_err(|_| Error::Full)?,
+            generation: self.generation,
+        };
+        let driven = boxed(Driven {
+            at: id.at,
             generation: self.generation,
             machine,
-            recording: id,
+            recording,
             recorders,
-            observer,
+            observer: decision.observer.clone(),
             links: [const { None }; limits::LINKS_MAX],
             fresh: 0,
             end: None,
-        };
-        let at = free.unwrap_or(self.sessions.len());
+        })?;
         match self.sessions.get_mut(at) {
             Some(place) => *place = Some(driven),
-            None => self.sessions.push(Some(driven)),
+            None => space::push(&mut self.sessions, Some(driven))?,
         }
         self.arm(NOW);
-        let at = u16::try_from(at).map_err(|_| Error::Full)?;
-        Ok(SessionId { at, generation: self.generation })
+        Ok(id)
     }
 
     /// Moves everything that can be moved without waiting. Call it when [`Polled::fd`] is readable; harmless at any time.
@@ -194,15 +275,14 @@ impl Polled {
     /// `Misuse` in a forked child.
     pub fn process(&mut self) -> Result<(), Error> {
         self.check()?;
-        let mut ready = [const { NOTHING }; READY];
-        let found = epoll::wait(&self.epoll, &mut ready[..], Some(&NO_TIME)).unwrap_or(0);
+        let mut ready = [NOTHING; READY];
+        let found = sys::ready(&self.epoll, &mut ready);
         for event in ready.iter().take(found) {
-            let (serial, flags) = (event.data.u64(), event.flags);
-            if serial == TIMER {
-                let _ = rustix::io::read(&self.timer, &mut [0; 8]);
+            if event.serial == TIMER {
+                sys::clear_timer(&self.timer);
                 self.armed = None;
             } else {
-                self.serve_socket(serial, flags);
+                self.serve_socket(event.serial, event.broken);
             }
         }
         let mut busy = found == READY;
@@ -213,6 +293,33 @@ impl Polled {
         Ok(())
     }
 
+    /// Answers a [`Dial::Pending`]: a stream socket, which may still be connecting and must not block; -1 when there is none. The
+    /// descriptor is the driver's from now on.
+    ///
+    /// # Errors
+    /// `Closed` when nobody waits for it any more: the descriptor is closed. `Misuse` in a forked child.
+    pub fn dialed(&mut self, ticket: u64, fd: c_int) -> Result<(), Error> {
+        let fd = (fd >= 0).then(|| Fd::from_raw(fd));
+        self.check()?;
+        let at = self.dials.iter().position(|dial| dial.ticket == ticket).ok_or(Error::Closed)?;
+        let dial = swap_out(&mut self.dials, at).ok_or(Error::Bug)?;
+        let place = self.sessions.get_mut(dial.at);
+        let mut driven = place
+            .and_then(|place| place.take_if(|driven| driven.generation == dial.generation))
+            .ok_or(Error::Closed)?;
+        let made = match (fd, driven.recorders.get(dial.recorder)) {
+            (Some(fd), Some(to)) => Transport::over(fd, true, to, dial.http2),
+            (None, _) => Err(Error::Link(Link::Unreachable)),
+            (_, None) => Err(Error::Bug),
+        };
+        self.begin(&mut driven, sys::now(), dial.link, made);
+        if let Some(place) = self.sessions.get_mut(dial.at) {
+            *place = Some(driven);
+        }
+        self.arm(NOW);
+        Ok(())
+    }
+
     /// The next notice of any session; none when there is nothing more to tell now.
     pub fn next_event(&mut self) -> Option<(SessionId, Notice)> {
         if self.check().is_err() {
@@ -220,10 +327,9 @@ impl Polled {
         }
         for _ in 0..self.sessions.len() {
             let at = self.turn.checked_rem(self.sessions.len()).unwrap_or(0);
-            let log = &self.config.log;
             if let Some(Some(driven)) = self.sessions.get_mut(at) {
                 while let Some(event) = driven.machine.poll_event() {
-                    if let Some(notice) = driven.notice(event, &**log) {
+                    if let Some(notice) = driven.notice(event, &self.host) {
                         let id = SessionId {
                             at: u16::try_from(at).unwrap_or(u16::MAX),
                             generation: driven.generation,
@@ -249,7 +355,7 @@ impl Polled {
     /// # Errors
     /// `Full` when `data` is longer than [`Polled::room`]; `Closed` after the end: discard it.
     pub fn output(&mut self, id: SessionId, stream: Stream, data: &[u8]) -> Result<(), Error> {
-        let now = self.now();
+        let now = sys::now();
         let driven = self.get(id)?;
         if data.len() > driven.machine.room() {
             // Which of the reasons it is, the machine knows.
@@ -309,8 +415,7 @@ impl Polled {
     /// # Errors
     /// As [`Polled::input`].
     pub fn finish(&mut self, id: SessionId, wait: Duration) -> Result<(), Error> {
-        let wait = Span(u64::try_from(wait.as_micros()).unwrap_or(u64::MAX));
-        self.with(id, |driven, now| driven.machine.finish_within(now, wait))
+        self.with(id, |driven, now| driven.machine.finish_within(now, span(wait)))
     }
 
     /// Ends the session and waits for it, at most `wait`; for a process that is about to exit. The session is freed.
@@ -322,24 +427,43 @@ impl Polled {
     /// Until everything is stored or `wait` is over. Other sessions of the driver are served meanwhile.
     pub fn close(&mut self, id: SessionId, wait: Duration) -> Result<Outcome, Error> {
         self.finish(id, wait)?;
-        let by = self.now().after(Span(u64::try_from(wait.as_micros()).unwrap_or(u64::MAX)));
-        let outcome = loop {
-            self.process()?;
-            let now = self.now();
-            let driven = self.get(id)?;
-            let encoded = driven.machine.stats();
-            let behind = encoded.encoded.saturating_sub(encoded.committed);
-            match driven.machine.state() {
-                State::SessionComplete | State::SessionRejected => break Outcome::Complete,
-                State::Incomplete => break Outcome::Incomplete { bytes: behind },
-                _ if now >= by => break Outcome::Incomplete { bytes: behind },
-                _ => {}
-            }
-            let pause = timespec(by.since(now));
-            let _ = poll(&mut [PollFd::new(&self.epoll, PollFlags::IN)], Some(&pause));
-        };
+        let complete = self.wait_until(wait, |driver| match driver.state(id) {
+            State::SessionComplete | State::SessionRejected => Some(true),
+            State::Incomplete => Some(false),
+            _ => None,
+        })?;
+        let stats = self.stats(id);
         self.free(id);
-        Ok(outcome)
+        Ok(match complete {
+            Some(true) => Outcome::Complete,
+            _ => Outcome::Incomplete { bytes: stats.encoded.saturating_sub(stats.committed) },
+        })
+    }
+
+    /// Serves all sessions until `known` has an answer, at most `wait`.
+    ///
+    /// # Errors
+    /// As [`Polled::process`].
+    ///
+    /// # Blocking
+    /// At most `wait`.
+    pub fn wait_until<T>(
+        &mut self,
+        wait: Duration,
+        mut known: impl FnMut(&mut Self) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        let by = sys::now().after(span(wait));
+        loop {
+            self.process()?;
+            if let Some(answer) = known(self) {
+                return Ok(Some(answer));
+            }
+            let now = sys::now();
+            if now >= by {
+                return Ok(None);
+            }
+            sys::wait(&self.epoll, by.since(now));
+        }
     }
 
     /// Gives the session up; what is not stored yet is lost. In a forked child it only closes descriptors.
@@ -348,19 +472,20 @@ impl Polled {
         let Some(mut driven) = place.take_if(|driven| driven.generation == id.generation) else {
             return;
         };
-        if getpid() != self.pid {
+        if sys::process() != self.process {
             // The epoll instance is the parent's too: taking a socket out of it would make the parent deaf.
             return;
         }
-        let now = self.now();
+        let now = sys::now();
         driven.machine.abandon(now);
         while let Some(action) = driven.machine.poll_action() {
             self.act(&mut driven, now, action);
         }
         for link in driven.links.iter_mut().filter_map(Option::take) {
-            let _ = epoll::delete(&self.epoll, link.io.transport().fd());
-            link.io.reset();
+            self.unwatch(&link.known);
+            link.io.reset(self.host.links());
         }
+        self.dials.retain(|dial| dial.generation != id.generation);
         self.settle(false);
     }
 
@@ -396,16 +521,12 @@ impl Polled {
 
     // ---- inside ----
 
-    fn now(&self) -> Tick {
-        Tick(u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX))
-    }
-
     fn check(&self) -> Result<(), Error> {
-        if getpid() == self.pid { Ok(()) } else { Err(Error::Misuse(Misuse::WrongState)) }
+        if sys::process() == self.process { Ok(()) } else { Err(Error::Misuse(Misuse::WrongState)) }
     }
 
     fn find(&self, id: SessionId) -> Option<&Driven> {
-        let driven = self.sessions.get(usize::from(id.at))?.as_ref()?;
+        let driven = self.sessions.get(usize::from(id.at))?.as_deref()?;
         (driven.generation == id.generation).then_some(driven)
     }
 
@@ -429,7 +550,7 @@ impl Polled {
         id: SessionId,
         change: impl FnOnce(&mut Driven, Tick) -> T,
     ) -> Result<T, Error> {
-        let now = self.now();
+        let now = sys::now();
         let result = change(self.get(id)?, now);
         self.arm(NOW);
         Ok(result)
@@ -443,10 +564,16 @@ impl Polled {
         };
         let mut busy = true;
         for _ in 0..ROUNDS {
-            let now = self.now();
+            let now = sys::now();
             driven.machine.handle_timeout(now);
             driven.fresh = 0;
             let mut more = false;
+            if self.host.links().is_some() {
+                // What a host's library has read ahead makes no descriptor readable.
+                for slot in 0..driven.links.len() {
+                    more |= self.receive(&mut driven, slot, false);
+                }
+            }
             while let Some(action) = driven.machine.poll_action() {
                 more = true;
                 self.act(&mut driven, now, action);
@@ -466,13 +593,15 @@ impl Polled {
     }
 
     fn send(&self, driven: &mut Driven, slot: usize, now: Tick) -> bool {
-        let Driven { links, machine, .. } = driven;
-        let Some(Some(link)) = links.get_mut(slot) else { return false };
+        let links = self.host.links();
+        let Driven { links: held, machine, .. } = driven;
+        let Some(Some(link)) = held.get_mut(slot) else { return false };
         let id = link.io.id;
         link.io.fill(|out| machine.poll_transmit(now, id, out));
-        match link.io.send() {
+        match link.io.send(links) {
             Ok(sent) => {
-                watch(&self.epoll, link, flags(link.io.wants()));
+                let wants = link.io.wants(links);
+                rewatch(&self.epoll, link, wants);
                 sent
             }
             Err(why) => {
@@ -485,111 +614,189 @@ impl Polled {
     fn act(&mut self, driven: &mut Driven, now: Tick, action: Action) {
         match action {
             Action::Close { link: id, abort } => {
+                let at = self
+                    .dials
+                    .iter()
+                    .position(|dial| dial.link == id && dial.generation == driven.generation);
+                if let Some(at) = at {
+                    swap_out(&mut self.dials, at);
+                }
                 let Some(link) = driven.take(id) else { return };
+                // Out of the set first: when it is closed at once, the set must not know it any more.
+                self.unwatch(&link.known);
                 if abort {
-                    let _ = epoll::delete(&self.epoll, link.io.transport().fd());
-                    link.io.reset();
+                    link.io.reset(self.host.links());
                 } else {
                     self.leave(link, now);
                 }
             }
-            Action::Connect { link: id, recorder, http2 } => {
-                let made = driven.recorders.get(recorder).ok_or(Error::Bug).and_then(|to| {
-                    let mut io = LinkIo::new(id, Transport::connect(to, http2)?)?;
-                    let up = io.establish().inspect_err(|_| self.explain(driven, &io))?;
-                    Ok((io, up))
-                });
-                let up = match made {
-                    Ok((io, up)) => {
-                        self.serial = self.serial.wrapping_add(1);
-                        let wants = flags(io.wants());
-                        let data = epoll::EventData::new_u64(self.serial);
-                        let fd = io.transport().fd();
-                        if epoll::add(&self.epoll, fd, data, wants).is_err() {
-                            Err(Error::NoMemory)
-                        } else {
-                            if let Some(place) = driven.links.get_mut(id.slot()) {
-                                *place = Some(Watched { io, serial: self.serial, wants });
-                            }
-                            Ok(up)
-                        }
-                    }
-                    Err(why) => Err(why),
+            Action::Connect { link, recorder, http2 } => {
+                let Some(to) = driven.recorders.get(recorder) else {
+                    driven.machine.handle_link(now, link, LinkEvent::Down(Error::Bug));
+                    return;
                 };
-                match up {
-                    Ok(true) => driven.machine.handle_link(now, id, LinkEvent::Up),
-                    Ok(false) => {}
-                    Err(why) => driven.machine.handle_link(now, id, LinkEvent::Down(why)),
-                }
+                let made = if self.host.links().is_some() {
+                    Transport::hosted(to)
+                } else {
+                    self.serial = self.serial.wrapping_add(1);
+                    let ticket = self.serial;
+                    match self.host.dial(ticket, &to.address) {
+                        Dial::Own => Transport::connect(to, http2),
+                        Dial::Connected(fd) if fd >= 0 => {
+                            Transport::over(Fd::from_raw(fd), true, to, http2)
+                        }
+                        Dial::Pending => {
+                            let (at, generation) = (driven.at.into(), driven.generation);
+                            let dial = Dialing { ticket, at, generation, link, recorder, http2 };
+                            let dial = space::push(&mut self.dials, dial);
+                            match dial {
+                                Ok(()) => return,
+                                Err(why) => Err(why),
+                            }
+                        }
+                        Dial::Connected(_) | Dial::Failed => Err(Error::Link(Link::Unreachable)),
+                    }
+                };
+                self.begin(driven, now, link, made);
             }
+        }
+    }
+
+    /// Puts a new connection into its place.
+    fn begin(
+        &mut self,
+        driven: &mut Driven,
+        now: Tick,
+        id: LinkId,
+        made: Result<Transport, Error>,
+    ) {
+        let links = self.host.links();
+        let made = made.and_then(|transport| LinkIo::new(id, transport, self.settings.link_bytes));
+        let up = match made {
+            Ok(mut io) => match io.establish(links) {
+                Ok(up) => {
+                    self.serial = self.serial.wrapping_add(1);
+                    let wants = io.wants(links);
+                    let mut link = Watched { io, serial: self.serial, known: UNKNOWN };
+                    if rewatch(&self.epoll, &mut link, wants) {
+                        if let Some(place) = driven.links.get_mut(id.slot()) {
+                            *place = Some(link);
+                        }
+                        Ok(up)
+                    } else {
+                        link.io.reset(links);
+                        Err(Error::NoMemory)
+                    }
+                }
+                Err(why) => {
+                    self.explain(driven, &io);
+                    io.reset(links);
+                    Err(why)
+                }
+            },
+            Err(why) => Err(why),
+        };
+        match up {
+            Ok(true) => driven.machine.handle_link(now, id, LinkEvent::Up),
+            Ok(false) => {}
+            Err(why) => driven.machine.handle_link(now, id, LinkEvent::Down(why)),
         }
     }
 
     /// Its last bytes still go out, and its peer's end is waited for.
     fn leave(&mut self, link: Watched<LinkIo>, now: Tick) {
-        let Watched { io, serial, wants } = link;
-        let fd = io.transport().fd();
-        // Out of the set first: when it is closed at once, the set must not know it any more.
-        let _ = epoll::delete(&self.epoll, fd);
-        let Some(closing) = io.close(now) else { return };
-        let wanted = flags(closing.wants());
-        let data = epoll::EventData::new_u64(serial);
-        if epoll::add(&self.epoll, closing.transport().fd(), data, wanted).is_ok() {
-            let _ = wants;
-            self.closing.push(Watched { io: closing, serial, wants: wanted });
+        let links = self.host.links();
+        let Watched { io, serial, .. } = link;
+        let Some(closing) = io.close(now, links) else { return };
+        let wants = closing.wants(links);
+        let mut link = Watched { io: closing, serial, known: UNKNOWN };
+        if self.closing.len() == self.closing.capacity() && self.closing.try_reserve(1).is_err()
+            || !rewatch(&self.epoll, &mut link, wants)
+        {
+            link.io.end(links);
+            return;
         }
+        // There is room, as was just seen.
+        let _ = space::push(&mut self.closing, link);
     }
 
     fn lose(&self, driven: &mut Driven, now: Tick, id: LinkId, why: Error) {
         if let Some(link) = driven.take(id) {
-            let _ = epoll::delete(&self.epoll, link.io.transport().fd());
+            self.unwatch(&link.known);
             self.explain(driven, &link.io);
+            link.io.end(self.host.links());
         }
         driven.machine.handle_link(now, id, LinkEvent::Down(why));
     }
 
     /// What TLS has to say about a connection that failed.
+    #[cfg(feature = "tls")]
     fn explain(&self, driven: &Driven, link: &LinkIo) {
         if let Some(text) = link.transport().tls_trouble() {
-            self.config.log.log(Level::Warn, format_args!("{}: {text}", driven.recording));
+            let id = driven.recording.as_str();
+            self.host.log(Level::Warn, format_args!("{id}: {text}"));
         }
     }
 
-    fn serve_socket(&mut self, serial: u64, ready: epoll::EventFlags) {
+    #[cfg(not(feature = "tls"))]
+    #[allow(clippy::unused_self)]
+    const fn explain(&self, _: &Driven, _: &LinkIo) {}
+
+    fn unwatch(&self, known: &LinkWants) {
+        if known.fd >= 0 {
+            sys::unwatch(&self.epoll, known.fd);
+        }
+    }
+
+    fn serve_socket(&mut self, serial: u64, broken: bool) {
         if let Some(at) = self.closing.iter().position(|link| link.serial == serial) {
-            let Some(link) = self.closing.get_mut(at) else { return };
-            if link.io.advance(&mut self.input) {
-                let wanted = flags(link.io.wants());
-                watch(&self.epoll, link, wanted);
-            } else {
-                let link = self.closing.swap_remove(at);
-                let _ = epoll::delete(&self.epoll, link.io.transport().fd());
-            }
+            self.advance(at);
             return;
         }
         let owns = |driven: &Driven| driven.links.iter().flatten().any(|l| l.serial == serial);
-        let Some(at) = self.sessions.iter().position(|s| s.as_ref().is_some_and(owns)) else {
+        let Some(at) = self.sessions.iter().position(|s| s.as_deref().is_some_and(owns)) else {
             return;
         };
         let Some(mut driven) = self.sessions.get_mut(at).and_then(Option::take) else { return };
-        self.receive(&mut driven, serial, ready);
+        let slot = driven
+            .links
+            .iter()
+            .position(|link| link.as_ref().is_some_and(|link| link.serial == serial));
+        if let Some(slot) = slot {
+            self.receive(&mut driven, slot, broken);
+        }
         if let Some(place) = self.sessions.get_mut(at) {
             *place = Some(driven);
         }
     }
 
-    fn receive(&mut self, driven: &mut Driven, serial: u64, ready: epoll::EventFlags) {
-        let now = self.now();
-        let Driven { links, machine, .. } = driven;
-        let Some(link) = links.iter_mut().flatten().find(|link| link.serial == serial) else {
-            return;
-        };
+    /// A connection that is closing goes on, or ends.
+    fn advance(&mut self, at: usize) {
+        let links = self.host.links();
+        let Some(link) = self.closing.get_mut(at) else { return };
+        if link.io.advance(&mut self.input, links) {
+            let wants = link.io.wants(links);
+            rewatch(&self.epoll, link, wants);
+        } else if let Some(link) = swap_out(&mut self.closing, at) {
+            self.unwatch(&link.known);
+            link.io.end(links);
+        }
+    }
+
+    /// Reads what came on a link; whether there may be more.
+    fn receive(&mut self, driven: &mut Driven, slot: usize, broken: bool) -> bool {
+        let now = sys::now();
+        let links = self.host.links();
+        let Driven { links: held, machine, .. } = driven;
+        let Some(Some(link)) = held.get_mut(slot) else { return false };
         let id = link.io.id;
         link.io.unblock();
+        let mut more = false;
         let lost = if !link.io.up {
-            match link.io.establish() {
+            match link.io.establish(links) {
                 Ok(true) => {
                     machine.handle_link(now, id, LinkEvent::Up);
+                    more = true;
                     None
                 }
                 Ok(false) => None,
@@ -597,16 +804,17 @@ impl Polled {
             }
         } else if link.io.eof {
             // Only an error can have been reported: nothing is read any more.
-            ready
-                .intersects(epoll::EventFlags::ERR | epoll::EventFlags::HUP)
-                .then_some(Error::Link(crate::error::Link::Reset))
+            broken.then_some(Error::Link(Link::Reset))
         } else {
             let mut lost = None;
             for _ in 0..ROUNDS {
-                match link.io.read(&mut self.input) {
+                more = false;
+                match link.io.read(&mut self.input, links) {
                     Ok(Got::Bytes(n)) => {
                         machine.handle_input(now, id, self.input.get(..n).unwrap_or_default());
-                        if n < self.input.len() {
+                        more = true;
+                        // A socket that had less has no more; TLS and hosts give in their own portions.
+                        if n < self.input.len() && !link.io.transport().is_hosted() {
                             break;
                         }
                     }
@@ -627,17 +835,40 @@ impl Polled {
         if let Some(why) = lost {
             self.lose(driven, now, id, why);
         }
+        more
     }
 
     /// Ends what waited too long, and sets the timer for what comes next.
     fn settle(&mut self, busy: bool) {
-        let now = self.now();
-        while let Some(at) = self.closing.iter().position(|link| link.io.until <= now) {
-            let link = self.closing.swap_remove(at);
-            let _ = epoll::delete(&self.epoll, link.io.transport().fd());
+        let now = sys::now();
+        let hosted = self.host.links().is_some();
+        let mut at = 0;
+        while at < self.closing.len() {
+            if hosted {
+                let before = self.closing.len();
+                self.advance(at);
+                if self.closing.len() < before {
+                    continue;
+                }
+            }
+            if self.closing.get(at).is_some_and(|link| link.io.until <= now) {
+                if let Some(link) = swap_out(&mut self.closing, at) {
+                    self.unwatch(&link.known);
+                    link.io.end(self.host.links());
+                }
+                continue;
+            }
+            at = at.wrapping_add(1);
         }
         let due = self.sessions.iter().flatten().filter_map(|driven| driven.machine.poll_timeout());
-        let due = due.chain(self.closing.iter().map(|link| link.io.until)).min();
+        let mut due = due.chain(self.closing.iter().map(|link| link.io.until)).min();
+        let unseen = |driven: &Driven| driven.links.iter().flatten().any(|l| l.known.fd < 0);
+        if self.sessions.iter().flatten().any(|driven| unseen(driven))
+            || self.closing.iter().any(|link| link.known.fd < 0)
+        {
+            let soon = now.after(limits::HOST_LINK_PAUSE);
+            due = Some(due.map_or(soon, |due| due.min(soon)));
+        }
         match due {
             _ if busy => self.arm(NOW),
             Some(due) => self.arm(due),
@@ -650,10 +881,7 @@ impl Polled {
         if self.armed.is_some_and(|armed| armed <= at) {
             return;
         }
-        // Never zero, which would switch it off.
-        let it_value = timespec(at.since(self.now()));
-        let spec = Itimerspec { it_interval: NO_TIME, it_value };
-        if timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &spec).is_ok() {
+        if sys::set_timer(&self.timer, at.since(sys::now())) {
             self.armed = Some(at);
         }
     }
@@ -665,8 +893,8 @@ impl Driven {
     }
 
     /// What of an event is for the host; the rest goes to the log and the observer.
-    fn notice(&mut self, event: Event, log: &dyn super::LogSink) -> Option<Notice> {
-        let id = &self.recording;
+    fn notice(&mut self, event: Event, log: &impl Host) -> Option<Notice> {
+        let id = self.recording.as_str();
         match event {
             Event::Start { recorded } => Some(Notice::Start { recorded }),
             Event::Refused => {
@@ -699,12 +927,14 @@ impl Driven {
             Event::Attempt { recorder, error } => {
                 if let Some(addr) = self.recorders.get(recorder) {
                     match error {
-                        None => log.log(Level::Info, format_args!("{id}: recorded by {addr}")),
+                        None => {
+                            log.log(Level::Info, format_args!("{id}: recorded by {}", addr.label()))
+                        }
                         Some(error) => log.log(
                             Level::Warn,
                             format_args!(
                                 "{id}: {}",
-                                AttemptText { authority: &addr.to_string(), error }
+                                AttemptText { authority: addr.label(), error }
                             ),
                         ),
                     }
@@ -722,70 +952,67 @@ impl Driven {
     }
 }
 
-impl Drop for Polled {
+impl<H: Host> Drop for Polled<H> {
     fn drop(&mut self) {
         if self.check().is_err() {
             return;
         }
-        for link in self.sessions.iter().flatten().flat_map(|d| d.links.iter().flatten()) {
-            let _ = epoll::delete(&self.epoll, link.io.transport().fd());
+        let links = self.host.links();
+        for mut driven in self.sessions.iter_mut().filter_map(Option::take) {
+            for link in driven.links.iter_mut().filter_map(Option::take) {
+                if link.known.fd >= 0 {
+                    sys::unwatch(&self.epoll, link.known.fd);
+                }
+                link.io.end(links);
+            }
         }
-        for link in &self.closing {
-            let _ = epoll::delete(&self.epoll, link.io.transport().fd());
-        }
-    }
-}
-
-/// What is waited for, changed only when it differs.
-fn watch<T>(epoll: &OwnedFd, link: &mut Watched<T>, wants: epoll::EventFlags)
-where
-    Watched<T>: HasFd,
-{
-    if link.wants != wants {
-        let data = epoll::EventData::new_u64(link.serial);
-        if epoll::modify(epoll, link.fd(), data, wants).is_ok() {
-            link.wants = wants;
+        while let Some(link) = self.closing.pop() {
+            if link.known.fd >= 0 {
+                sys::unwatch(&self.epoll, link.known.fd);
+            }
+            link.io.end(links);
         }
     }
 }
 
-trait HasFd {
-    fn fd(&self) -> BorrowedFd<'_>;
+/// What is waited for, changed where it differs; false: the set cannot have it.
+fn rewatch<T>(epoll: &Fd, link: &mut Watched<T>, wanted: LinkWants) -> bool {
+    let known = link.known;
+    if known == wanted {
+        return true;
+    }
+    let wants = Wants { read: wanted.read, write: wanted.write };
+    let same = known.fd == wanted.fd;
+    if !same && known.fd >= 0 {
+        sys::unwatch(epoll, known.fd);
+    }
+    // A host may have closed a descriptor and opened another with its number: then the set has lost it.
+    let done = wanted.fd < 0
+        || same && sys::rewatch(epoll, wanted.fd, link.serial, wants)
+        || sys::watch(epoll, wanted.fd, link.serial, wants);
+    link.known = if done { wanted } else { UNKNOWN };
+    done
 }
 
-impl HasFd for Watched<LinkIo> {
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.io.transport().fd()
+/// As `swap_remove`, and nothing past the end.
+fn swap_out<T>(list: &mut Vec<T>, at: usize) -> Option<T> {
+    if at >= list.len() {
+        return None;
     }
-}
-
-impl HasFd for Watched<Closing> {
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.io.transport().fd()
+    let last = list.pop()?;
+    match list.get_mut(at) {
+        Some(place) => Some(core::mem::replace(place, last)),
+        None => Some(last),
     }
-}
-
-fn flags(wants: PollFlags) -> epoll::EventFlags {
-    let mut flags = epoll::EventFlags::empty();
-    if wants.contains(PollFlags::IN) {
-        flags |= epoll::EventFlags::IN;
-    }
-    if wants.contains(PollFlags::OUT) {
-        flags |= epoll::EventFlags::OUT;
-    }
-    flags
 }
 
 /// The timer is to fire at once.
 const NOW: Tick = Tick(0);
 /// The serial of the timer.
 const TIMER: u64 = 0;
-/// Descriptors served in one call; more make it readable again at once.
-const READY: usize = 32;
 /// Turns of one session, and reads of one link, before others have theirs.
 const ROUNDS: usize = 8;
 /// What one read of a link takes: acks are short.
 const INPUT_BYTES: usize = 4096;
-const NO_TIME: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
-const NOTHING: epoll::Event =
-    epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
+/// Not in the set.
+const UNKNOWN: LinkWants = LinkWants { fd: -1, read: false, write: false };

@@ -9,8 +9,9 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::{Pid, getpid};
 
 use super::config::{Observer, RecorderAddr};
-use super::handle::{Outcome, Start};
+use super::handle::Start;
 use super::log::LogSink;
+use super::outcome::Outcome;
 use crate::error::{Error, Misuse};
 use crate::session::Machine;
 use crate::time::Tick;

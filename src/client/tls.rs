@@ -67,13 +67,21 @@ pub enum TlsError {
     Roots,
 }
 
-impl fmt::Display for TlsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl TlsError {
+    /// As a sentence without its full stop.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
             Self::Certificate => "the client certificate and its key are not a usable pair",
             Self::NothingTrusted => "neither a certificate authority nor a pin is given",
             Self::Roots => "there is no certificate in what was given for the authorities",
-        })
+        }
+    }
+}
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
     }
 }
 

@@ -1,23 +1,20 @@
-//! One connection to a recorder: TCP, Unix socket, TLS over either. Never blocks and never raises SIGPIPE.
+//! One connection to a recorder: TCP, Unix socket, TLS over either, or one of the host's. Never blocks and never raises SIGPIPE.
 
+#[cfg(feature = "tls")]
+use alloc::boxed::Box;
+use alloc::string::String;
+#[cfg(feature = "tls")]
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
 
-use rustix::event::PollFlags;
-use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv,
-    send, socket_with, sockopt,
-};
-
-use super::config::{Endpoint, RecorderAddr};
+use super::config::RecorderAddr;
+use super::host::{HostLink, Io, LinkWants};
+use super::sys::{self, Fd, Wants};
 use crate::error::{Error, Link};
-use crate::limits;
+use crate::space;
 
-/// A socket and how far it has come.
+/// How far a connection has come.
 pub(super) struct Transport {
-    socket: Socket,
+    kind: Kind,
     connecting: bool,
     #[cfg(feature = "tls")]
     tls: Option<Box<rustls::ClientConnection>>,
@@ -26,8 +23,17 @@ pub(super) struct Transport {
     tls_trouble: Option<rustls::Error>,
 }
 
-/// The socket alone: `Read` and `Write` for rustls, with `MSG_NOSIGNAL`.
-struct Socket(OwnedFd);
+enum Kind {
+    Socket(Socket),
+    /// A number of the host's, 0 until it has one, and whom it is connected to.
+    Host(usize, String),
+}
+
+/// The socket alone: `Read` and `Write` for rustls.
+struct Socket(Fd);
+
+/// The host's connections, when it has any.
+pub(super) type Links<'a> = Option<&'a dyn HostLink>;
 
 /// What a read gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,37 +49,21 @@ pub(super) enum Got {
 impl Transport {
     /// Begins to connect.
     pub(super) fn connect(to: &RecorderAddr, http2: bool) -> Result<Self, Error> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let open = |family| socket_with(family, SocketType::STREAM, flags, None).map_err(failure);
-        let (fd, done) = match &to.endpoint {
-            Endpoint::Tcp(addr) => {
-                let family =
-                    if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-                let fd = open(family)?;
-                // Options are wishes: a kernel without one of them still makes a connection.
-                let _ = sockopt::set_tcp_nodelay(&fd, true);
-                let _ = sockopt::set_socket_keepalive(&fd, true);
-                let ms = u32::try_from(limits::TCP_USER_TIMEOUT.0 / 1_000).unwrap_or(u32::MAX);
-                let _ = sockopt::set_tcp_user_timeout(&fd, ms);
-                let done = connect(&fd, addr);
-                (fd, done)
-            }
-            Endpoint::Unix(path) => {
-                let fd = open(AddressFamily::UNIX)?;
-                let addr = SocketAddrUnix::new(path.as_path()).map_err(failure)?;
-                let done = connect(&fd, &addr);
-                (fd, done)
-            }
-        };
-        let connecting = match done {
-            Ok(()) => false,
-            Err(Errno::INPROGRESS) => true,
-            Err(why) => return Err(failure(why)),
-        };
+        let (fd, done) = sys::connect(&to.endpoint)?;
+        Self::over(fd, !done, to, http2)
+    }
+
+    /// Over a socket that the host brings.
+    pub(super) fn over(
+        fd: Fd,
+        connecting: bool,
+        to: &RecorderAddr,
+        http2: bool,
+    ) -> Result<Self, Error> {
         #[cfg(not(feature = "tls"))]
-        let _ = http2;
+        let _ = (http2, to);
         Ok(Self {
-            socket: Socket(fd),
+            kind: Kind::Socket(Socket(fd)),
             connecting,
             #[cfg(feature = "tls")]
             tls: match &to.tls {
@@ -85,33 +75,72 @@ impl Transport {
         })
     }
 
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.socket.0.as_fd()
+    /// A connection of the host's.
+    pub(super) fn hosted(to: &RecorderAddr) -> Result<Self, Error> {
+        Ok(Self {
+            kind: Kind::Host(0, space::string(&to.address)?),
+            connecting: true,
+            #[cfg(feature = "tls")]
+            tls: None,
+            #[cfg(feature = "tls")]
+            tls_trouble: None,
+        })
+    }
+
+    pub(super) const fn is_hosted(&self) -> bool {
+        matches!(self.kind, Kind::Host(..))
+    }
+
+    /// The socket; none for connections of the host's.
+    #[cfg(feature = "client")]
+    pub(super) fn socket(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        match &self.kind {
+            Kind::Socket(socket) => Some(std::os::fd::AsFd::as_fd(&socket.0)),
+            Kind::Host(..) => None,
+        }
     }
 
     /// What to wait for; `more` says that the caller has bytes to send.
-    pub(super) fn wants(&self, more: bool) -> PollFlags {
+    pub(super) fn wants(&self, more: bool, links: Links<'_>) -> LinkWants {
+        let socket = match (&self.kind, links) {
+            (Kind::Socket(socket), _) => socket,
+            (Kind::Host(link, _), Some(links)) => return links.wants(*link, more),
+            (Kind::Host(..), None) => return LinkWants { fd: -1, read: false, write: false },
+        };
+        let wants = self.socket_wants(more);
+        LinkWants { fd: socket.0.raw(), read: wants.read, write: wants.write }
+    }
+
+    pub(super) fn socket_wants(&self, more: bool) -> Wants {
         if self.connecting {
-            return PollFlags::OUT;
+            return Wants { read: false, write: true };
         }
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
-            let mut flags = PollFlags::IN;
-            if tls.wants_write() || (more && !tls.is_handshaking()) {
-                flags |= PollFlags::OUT;
-            }
-            return flags;
+            let write = tls.wants_write() || (more && !tls.is_handshaking());
+            return Wants { read: true, write };
         }
-        if more { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN }
+        Wants { read: true, write: more }
     }
 
     /// Goes on with connecting and the TLS handshake; whether bytes can be sent now.
-    pub(super) fn establish(&mut self) -> Result<bool, Error> {
-        if self.connecting {
-            match sockopt::socket_error(&self.socket.0).map_err(failure)? {
-                Ok(()) => self.connecting = !self.is_connected()?,
-                Err(why) => return Err(failure(why)),
+    pub(super) fn establish(&mut self, links: Links<'_>) -> Result<bool, Error> {
+        let socket = match (&mut self.kind, links) {
+            (Kind::Socket(socket), _) => socket,
+            (Kind::Host(link, to), Some(links)) => {
+                return match links.start(to, link) {
+                    Io::Done(_) => {
+                        self.connecting = false;
+                        Ok(true)
+                    }
+                    Io::Again => Ok(false),
+                    Io::End | Io::Failed => Err(Error::Link(Link::Unreachable)),
+                };
             }
+            (Kind::Host(..), None) => return Err(Error::Bug),
+        };
+        if self.connecting {
+            self.connecting = !sys::is_connected(&socket.0)?;
             if self.connecting {
                 return Ok(false);
             }
@@ -120,13 +149,13 @@ impl Transport {
         if let Some(tls) = &mut self.tls {
             while tls.is_handshaking() {
                 if tls.wants_write() {
-                    match tls.write_tls(&mut self.socket) {
+                    match tls.write_tls(socket) {
                         Ok(_) => continue,
                         Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                         Err(e) => return Err(io_failure(&e)),
                     }
                 }
-                match tls.read_tls(&mut self.socket) {
+                match tls.read_tls(socket) {
                     Ok(0) => {
                         let text = "closed in the TLS handshake; does the recorder speak TLS on this port?";
                         self.tls_trouble = Some(rustls::Error::General(text.to_owned()));
@@ -136,7 +165,7 @@ impl Transport {
                         if let Err(why) = tls.process_new_packets() {
                             self.tls_trouble = Some(why);
                             // The alert tells the recorder's log why.
-                            let _ = tls.write_tls(&mut self.socket);
+                            let _ = tls.write_tls(socket);
                             return Err(Error::Link(Link::Tls));
                         }
                     }
@@ -150,17 +179,20 @@ impl Transport {
         Ok(true)
     }
 
-    /// SO_ERROR is 0 both before and after a connect in progress ends; only the peer's name tells.
-    fn is_connected(&self) -> Result<bool, Error> {
-        match rustix::net::getpeername(&self.socket.0) {
-            Ok(_) => Ok(true),
-            Err(Errno::NOTCONN) => Ok(false),
-            Err(why) => Err(failure(why)),
-        }
-    }
-
     /// Reads what is there.
-    pub(super) fn read(&mut self, buf: &mut [u8]) -> Result<Got, Error> {
+    pub(super) fn read(&mut self, buf: &mut [u8], links: Links<'_>) -> Result<Got, Error> {
+        let socket = match (&mut self.kind, links) {
+            (Kind::Socket(socket), _) => socket,
+            (Kind::Host(link, _), Some(links)) => {
+                return match links.read(*link, buf) {
+                    Io::Done(n) if n > 0 && n <= buf.len() => Ok(Got::Bytes(n)),
+                    Io::Again => Ok(Got::Nothing),
+                    Io::End => Ok(Got::Eof),
+                    Io::Done(_) | Io::Failed => Err(Error::Link(Link::Reset)),
+                };
+            }
+            (Kind::Host(..), None) => return Err(Error::Bug),
+        };
         #[cfg(feature = "tls")]
         if let Some(tls) = &mut self.tls {
             return loop {
@@ -171,7 +203,7 @@ impl Transport {
                     // The connection ended without close_notify: a cut, not an end.
                     Err(_) => break Err(Error::Link(Link::Closed)),
                 }
-                match tls.read_tls(&mut self.socket) {
+                match tls.read_tls(socket) {
                     Ok(0) => {
                         if let Err(why) = tls.process_new_packets() {
                             self.tls_trouble = Some(why);
@@ -187,7 +219,7 @@ impl Transport {
                     Ok(_) => {
                         if let Err(why) = tls.process_new_packets() {
                             self.tls_trouble = Some(why);
-                            let _ = tls.write_tls(&mut self.socket);
+                            let _ = tls.write_tls(socket);
                             break Err(Error::Link(Link::Tls));
                         }
                     }
@@ -196,16 +228,28 @@ impl Transport {
                 }
             };
         }
-        match self.socket.read(buf) {
+        match sys::recv(&socket.0, buf) {
             Ok(0) => Ok(Got::Eof),
             Ok(n) => Ok(Got::Bytes(n)),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(Got::Nothing),
-            Err(e) => Err(io_failure(&e)),
+            Err(why) if why.is_later() => Ok(Got::Nothing),
+            Err(why) => Err(why.into()),
         }
     }
 
     /// Sends a prefix of `buf`; 0 when the socket takes nothing now.
-    pub(super) fn write(&mut self, buf: &[u8]) -> Result<usize, Error> {
+    #[cfg_attr(not(feature = "tls"), allow(clippy::needless_pass_by_ref_mut))]
+    pub(super) fn write(&mut self, buf: &[u8], links: Links<'_>) -> Result<usize, Error> {
+        let socket = match (&self.kind, links) {
+            (Kind::Socket(socket), _) => socket,
+            (Kind::Host(link, _), Some(links)) => {
+                return match links.write(*link, buf) {
+                    Io::Done(n) if n <= buf.len() => Ok(n),
+                    Io::Again => Ok(0),
+                    Io::Done(_) | Io::End | Io::Failed => Err(Error::Link(Link::Reset)),
+                };
+            }
+            (Kind::Host(..), None) => return Err(Error::Bug),
+        };
         #[cfg(feature = "tls")]
         if self.tls.is_some() {
             self.flush()?;
@@ -215,10 +259,10 @@ impl Transport {
             self.flush()?;
             return Ok(taken);
         }
-        match self.socket.write(buf) {
+        match sys::send(&socket.0, buf) {
             Ok(n) => Ok(n),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(0),
-            Err(e) => Err(io_failure(&e)),
+            Err(why) if why.is_later() => Ok(0),
+            Err(why) => Err(why.into()),
         }
     }
 
@@ -226,9 +270,9 @@ impl Transport {
     #[cfg_attr(not(feature = "tls"), allow(clippy::needless_pass_by_ref_mut))]
     pub(super) fn flush(&mut self) -> Result<(), Error> {
         #[cfg(feature = "tls")]
-        if let Some(tls) = &mut self.tls {
+        if let (Some(tls), Kind::Socket(socket)) = (&mut self.tls, &mut self.kind) {
             while tls.wants_write() {
-                match tls.write_tls(&mut self.socket) {
+                match tls.write_tls(socket) {
                     Ok(_) => {}
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                     Err(e) => return Err(io_failure(&e)),
@@ -239,17 +283,25 @@ impl Transport {
     }
 
     /// What to tell about TLS when the connection failed by it.
+    #[cfg(feature = "tls")]
     pub(super) fn tls_trouble(&self) -> Option<String> {
-        #[cfg(feature = "tls")]
-        if let Some(why) = &self.tls_trouble {
-            return Some(super::tls::explain(why));
-        }
-        None
+        self.tls_trouble.as_ref().map(super::tls::explain)
     }
 
     /// Resets the connection, so that the peer cannot take it for an orderly end.
-    pub(super) fn reset(self) {
-        let _ = sockopt::set_socket_linger(&self.socket.0, Some(Duration::ZERO));
+    pub(super) fn reset(self, links: Links<'_>) {
+        match &self.kind {
+            Kind::Socket(socket) => sys::reset_on_close(&socket.0),
+            Kind::Host(..) => self.end(links, true),
+        }
+    }
+
+    /// Closes the connection as it stands.
+    pub(super) fn end(self, links: Links<'_>, abort: bool) {
+        match (self.kind, links) {
+            (Kind::Host(link, _), Some(links)) if link != 0 => links.close(link, abort),
+            _ => {}
+        }
     }
 
     /// Says that nothing more is sent. The peer's end is still to be read: closing with bytes unread would reset the connection
@@ -261,31 +313,23 @@ impl Transport {
             tls.send_close_notify();
             let _ = self.flush();
         }
-        let _ = rustix::net::shutdown(&self.socket.0, rustix::net::Shutdown::Write);
+        if let Kind::Socket(socket) = &self.kind {
+            sys::shut(&socket.0);
+        }
     }
 }
 
+#[cfg(feature = "tls")]
 impl Read for Socket {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match recv(&self.0, &mut *buf, RecvFlags::empty()) {
-                Ok((n, _)) => return Ok(n),
-                Err(Errno::INTR) => {}
-                Err(why) => return Err(why.into()),
-            }
-        }
+        sys::recv(&self.0, buf).map_err(|why| io::Error::from_raw_os_error(why.raw()))
     }
 }
 
+#[cfg(feature = "tls")]
 impl Write for Socket {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        loop {
-            match send(&self.0, buf, SendFlags::NOSIGNAL) {
-                Ok(n) => return Ok(n),
-                Err(Errno::INTR) => {}
-                Err(why) => return Err(why.into()),
-            }
-        }
+        sys::send(&self.0, buf).map_err(|why| io::Error::from_raw_os_error(why.raw()))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -293,13 +337,10 @@ impl Write for Socket {
     }
 }
 
+#[cfg(feature = "tls")]
 fn io_failure(e: &io::Error) -> Error {
-    Errno::from_io_error(e).map_or(Error::Link(Link::Tls), failure)
-}
-
-fn failure(why: Errno) -> Error {
-    Error::Link(match why {
-        Errno::CONNRESET | Errno::PIPE | Errno::TIMEDOUT => Link::Reset,
-        _ => Link::Unreachable,
-    })
+    match e.raw_os_error() {
+        Some(number) => sys::Errno::from_raw(number).into(),
+        None => Error::Link(Link::Tls),
+    }
 }

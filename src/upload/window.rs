@@ -33,14 +33,15 @@ const SLACK_BYTES: usize = CONTROL_EVENT_BYTES;
 pub const TURN_BYTES: usize = worst_case_bytes(0) + 8;
 
 const _: () = assert!(SLACK_BYTES >= 2 * TURN_BYTES && SLACK_BYTES <= PIECE_BYTES);
-const _: () = assert!(2 * PIECE_BYTES <= RING_MIN_BYTES);
+const _: () = assert!(2 * PIECE_BYTES <= RING_MIN_BYTES - SLACK_BYTES);
 // The header, the reserve and a fair event fit together, so that a session always begins.
-const _: () = assert!(HEADER_LINE_BYTES + RESERVE_BYTES + PIECE_BYTES / 2 <= RING_MIN_BYTES);
+const _: () =
+    assert!(HEADER_LINE_BYTES + RESERVE_BYTES + PIECE_BYTES / 2 <= RING_MIN_BYTES - SLACK_BYTES);
 
 /// The ring.
 #[derive(Debug)]
 pub struct Window {
-    /// `capacity + SLACK_BYTES` bytes; offset o of the stream lies at `o % capacity`.
+    /// `capacity + SLACK_BYTES` bytes, the whole of what the user gave; offset o of the stream lies at `o % capacity`.
     memory: Vec<u8>,
     capacity: usize,
     /// A line start.
@@ -56,11 +57,12 @@ impl Window {
     /// # Errors
     ///
     /// [`Error::Misuse`] for a size out of range, [`Error::NoMemory`].
-    pub fn new(capacity: usize) -> Result<Self, Error> {
-        if !(RING_MIN_BYTES..=RING_MAX_BYTES).contains(&capacity) {
+    pub fn new(ring_bytes: usize) -> Result<Self, Error> {
+        if !(RING_MIN_BYTES..=RING_MAX_BYTES).contains(&ring_bytes) {
             return Err(Error::Misuse(Misuse::BadParameter));
         }
-        let memory = space::zeros(capacity.saturating_add(SLACK_BYTES))?;
+        let capacity = ring_bytes.saturating_sub(SLACK_BYTES);
+        let memory = space::zeros(ring_bytes)?;
         Ok(Self { memory, capacity, start: 0, keep: 0, end: 0 })
     }
 

@@ -232,6 +232,16 @@
 #define CASTKEEP_LOG_DEBUG 3
 
 /*
+ What a transport's wants answers: when its descriptor is readable.
+ */
+#define CASTKEEP_WANTS_READ 1
+
+/*
+ What a transport's wants answers: when its descriptor is writable.
+ */
+#define CASTKEEP_WANTS_WRITE 2
+
+/*
  For castkeep_client_new: no thread; the host waits for castkeep_client_fd and calls castkeep_client_process.
  */
 #define CASTKEEP_DRIVER_POLLED 1
@@ -470,9 +480,55 @@ typedef struct castkeep_session castkeep_session;
 /*
  Takes a message of a client: one line without its end, of addresses, recording ids and reasons, never of
  terminal bytes or secrets. The text lives until the function returns and does not end in NUL. The function
- is called by whoever calls the client; it must not call into that client, exit or jump away.
+ is called by whoever calls the client, and with the threaded driver by its thread; it must not block, call into that
+ client, exit or jump away.
  */
 typedef void (*castkeep_log_fn)(void *user, int32_t level, const char *text, size_t len);
+
+/*
+ Connects to a recorder for a client: for hosts that have to bind, mark, tunnel or resolve. The address is the text that
+ was added, without its scheme, and does not end in NUL. fd is to be set to a stream socket that does not block and
+ may still be connecting; it is the client's from then on. Returns OK, WOULD_BLOCK when the host goes on by itself and calls
+ castkeep_client_dialed with the ticket, or any other number: the next recorder is tried. It must not block, call into the
+ client, exit or jump away.
+ */
+typedef int32_t (*castkeep_dial_fn)(void *user, uint64_t ticket, const char *address, size_t len, int *fd);
+
+/*
+ Connections of the host's own, such as TLS of a library that it has already; the shape is that of mbedTLS's BIO. All
+ functions are needed. None may block, call into the client, exit or jump away.
+ */
+typedef struct castkeep_transport {
+  /*
+   sizeof(castkeep_transport), set by the caller.
+   */
+  uint64_t size;
+  /*
+   Connects, handshake included. *link is NULL at first, and whatever the function puts there is handed to the
+   others. Returns OK when bytes can be sent; WOULD_BLOCK to be called again when what wants says has come; any
+   other number when there is no connection (close is still called unless *link is NULL).
+   */
+  int32_t (*start)(void *user, const char *address, size_t len, void **link);
+  /*
+   Returns the number of bytes read, at least 1; 0 when the peer has sent everything, in order; WOULD_BLOCK; any
+   other negative number when the connection is lost.
+   */
+  int64_t (*read)(void *user, void *link, uint8_t *buf, size_t len);
+  /*
+   Returns the number of bytes taken, at least 1; WOULD_BLOCK; any other negative number when the connection is lost.
+   */
+  int64_t (*write)(void *user, void *link, const uint8_t *data, size_t len);
+  /*
+   What the connection is waiting for; more is 1 when there are bytes to write. *fd is to be set to its descriptor, or
+   to -1 when there is none: then it is asked again every 20 ms. Returns CASTKEEP_WANTS_READ and
+   CASTKEEP_WANTS_WRITE, or both.
+   */
+  int32_t (*wants)(void *user, void *link, int32_t more, int *fd);
+  /*
+   Ends the connection and frees what it has. abort is 1 when the peer must not take it for an orderly end.
+   */
+  void (*close)(void *user, void *link, int32_t abort);
+} castkeep_transport;
 
 /*
  Numbers of a session. size is the caller's: set it to sizeof before the call; only what fits is written.
@@ -556,7 +612,8 @@ struct castkeep_config *castkeep_config_new(void);
  path,len : the file
  why,cap  : out, what is wrong, cut to fit and ended with NUL; may be NULL with 0
  config   : out, the configuration, for castkeep_config_free; NULL unless OK
- Returns  : OK; CONFIG (why says what, where); BAD_PARAMETER; NO_MEMORY; INTERNAL
+ Returns  : OK; CONFIG (why says what, where); BAD_PARAMETER; NO_MEMORY; UNSUPPORTED (a build without a file reader, see
+            castkeep_has); INTERNAL
  Threads  : any.   Blocks: reads a file.   Since: 0.1
  */
 int32_t castkeep_config_load(const char *path, size_t len, char *why, size_t cap, struct castkeep_config **config);
@@ -585,6 +642,16 @@ int32_t castkeep_config_add_recorder(struct castkeep_config *config, const char 
  Threads  : one at a time.   Blocks: never.   Since: 0.1
  */
 int32_t castkeep_config_add_recorder_named(struct castkeep_config *config, const char *address, size_t len, const char *name, size_t name_len);
+
+/*
+ Adds a recorder by its name, for hosts that connect by themselves (castkeep_config_set_dial, castkeep_config_set_transport):
+ resolving is theirs.
+ host,len : "rec.example:80"; "https://rec.example:443" speaks TLS over what castkeep_config_set_dial brings, and the
+            certificate must be for the name
+ Returns  : OK; BAD_PARAMETER; TOO_BIG (more than 32 recorders); UNSUPPORTED; NO_MEMORY; INTERNAL
+ Threads  : one at a time.   Blocks: never.   Since: 0.1
+ */
+int32_t castkeep_config_add_recorder_host(struct castkeep_config *config, const char *host, size_t len);
 
 /*
  Sets an option that is bytes: certificates and keys. Nothing is read from files, so that a client may live in a chroot.
@@ -632,6 +699,25 @@ int32_t castkeep_config_set_number(struct castkeep_config *config, int32_t optio
 int32_t castkeep_config_set_log(struct castkeep_config *config, castkeep_log_fn function, void *user);
 
 /*
+ Sets who connects to recorders, in place of the library. The library's TLS goes over what it brings.
+ function : NULL lets the library connect
+ user     : handed to the function
+ Returns  : OK; BAD_PARAMETER
+ Threads  : one at a time.   Blocks: never.   Since: 0.1
+ */
+int32_t castkeep_config_set_dial(struct castkeep_config *config, castkeep_dial_fn function, void *user);
+
+/*
+ Sets connections of the host's own, for all recorders. They are addressed without https://, because what is sent is
+ encrypted by the host or by nobody.
+ table    : copied; NULL for the library's own connections
+ user     : handed to the functions
+ Returns  : OK; BAD_PARAMETER (a size or a function is missing)
+ Threads  : one at a time.   Blocks: never.   Since: 0.1
+ */
+int32_t castkeep_config_set_transport(struct castkeep_config *config, const struct castkeep_transport *table, void *user);
+
+/*
  A client. Nothing is connected, and nothing is read from files.
  config   : copied
  driver   : CASTKEEP_DRIVER_POLLED or CASTKEEP_DRIVER_THREADED
@@ -659,6 +745,16 @@ int castkeep_client_fd(const struct castkeep_client *client);
  Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
  */
 int32_t castkeep_client_process(struct castkeep_client *client);
+
+/*
+ The connection that a dial function left pending, or that there is none.
+ ticket   : as the dial function was given it
+ fd       : a stream socket that does not block and may still be connecting; -1 when there is none. It is the client's from
+            now on, whatever the answer
+ Returns  : OK; CLOSED (nobody waits for it any more, and it was closed); BAD_PARAMETER; FORKED; REENTRANT; INTERNAL
+ Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
+ */
+int32_t castkeep_client_dialed(struct castkeep_client *client, uint64_t ticket, int fd);
 
 /*
  The next thing to tell. Call it until there is none, after castkeep_client_process and after any other call
@@ -699,7 +795,8 @@ int32_t castkeep_session_set_text(struct castkeep_session *session, int32_t what
  Opens the session: reserves its memory and begins to look for a recorder. CASTKEEP_EVENT_START or
  CASTKEEP_EVENT_REFUSED follows, at the latest after the start limit. Until START the program must not run: fork it, and let
  the child wait on a pipe.
- Returns  : OK; LIMIT; TOO_BIG; NO_MEMORY; WRONG_STATE (it is open); CLOSED; FORKED; REENTRANT; INTERNAL
+ Returns  : OK; LIMIT; TOO_BIG; NO_MEMORY; WRONG_STATE (it is open); CLOSED; FORKED; REENTRANT; INTERNAL. After a failure the
+            session is only to be freed
  Threads  : polled: one at a time; threaded: any.   Blocks: never, but for the kernel's random generator shortly after boot.   Since: 0.1
  */
 int32_t castkeep_session_open(struct castkeep_session *session);

@@ -46,14 +46,18 @@ struct castkeep_dl_table {
     void (*castkeep_config_free)(struct castkeep_config *config);
     int32_t (*castkeep_config_add_recorder)(struct castkeep_config *config, const char *address, size_t len);
     int32_t (*castkeep_config_add_recorder_named)(struct castkeep_config *config, const char *address, size_t len, const char *name, size_t name_len);
+    int32_t (*castkeep_config_add_recorder_host)(struct castkeep_config *config, const char *host, size_t len);
     int32_t (*castkeep_config_set_bytes)(struct castkeep_config *config, int32_t option, const uint8_t *data, size_t len);
     int32_t (*castkeep_config_check)(const struct castkeep_config *config, char *why, size_t cap);
     int32_t (*castkeep_config_set_text)(struct castkeep_config *config, int32_t option, const char *data, size_t len);
     int32_t (*castkeep_config_set_number)(struct castkeep_config *config, int32_t option, uint64_t value);
     int32_t (*castkeep_config_set_log)(struct castkeep_config *config, castkeep_log_fn function, void *user);
+    int32_t (*castkeep_config_set_dial)(struct castkeep_config *config, castkeep_dial_fn function, void *user);
+    int32_t (*castkeep_config_set_transport)(struct castkeep_config *config, const struct castkeep_transport *table, void *user);
     int32_t (*castkeep_client_new)(const struct castkeep_config *config, int32_t driver, struct castkeep_client **client);
     int (*castkeep_client_fd)(const struct castkeep_client *client);
     int32_t (*castkeep_client_process)(struct castkeep_client *client);
+    int32_t (*castkeep_client_dialed)(struct castkeep_client *client, uint64_t ticket, int fd);
     int32_t (*castkeep_client_next_event)(struct castkeep_client *client, int32_t *event, struct castkeep_session **session);
     void (*castkeep_client_free)(struct castkeep_client *client);
     int32_t (*castkeep_session_new)(struct castkeep_client *client, struct castkeep_session **session);
@@ -144,6 +148,14 @@ static int32_t castkeep_dl_no_config_add_recorder_named(struct castkeep_config *
     return CASTKEEP_STATUS_UNSUPPORTED;
 }
 
+static int32_t castkeep_dl_no_config_add_recorder_host(struct castkeep_config *config, const char *host, size_t len)
+{
+    (void)config;
+    (void)host;
+    (void)len;
+    return CASTKEEP_STATUS_UNSUPPORTED;
+}
+
 static int32_t castkeep_dl_no_config_set_bytes(struct castkeep_config *config, int32_t option, const uint8_t *data, size_t len)
 {
     (void)config;
@@ -187,6 +199,22 @@ static int32_t castkeep_dl_no_config_set_log(struct castkeep_config *config, cas
     return CASTKEEP_STATUS_UNSUPPORTED;
 }
 
+static int32_t castkeep_dl_no_config_set_dial(struct castkeep_config *config, castkeep_dial_fn function, void *user)
+{
+    (void)config;
+    (void)function;
+    (void)user;
+    return CASTKEEP_STATUS_UNSUPPORTED;
+}
+
+static int32_t castkeep_dl_no_config_set_transport(struct castkeep_config *config, const struct castkeep_transport *table, void *user)
+{
+    (void)config;
+    (void)table;
+    (void)user;
+    return CASTKEEP_STATUS_UNSUPPORTED;
+}
+
 static int32_t castkeep_dl_no_client_new(const struct castkeep_config *config, int32_t driver, struct castkeep_client **client)
 {
     (void)config;
@@ -205,6 +233,14 @@ static int castkeep_dl_no_client_fd(const struct castkeep_client *client)
 static int32_t castkeep_dl_no_client_process(struct castkeep_client *client)
 {
     (void)client;
+    return CASTKEEP_STATUS_UNSUPPORTED;
+}
+
+static int32_t castkeep_dl_no_client_dialed(struct castkeep_client *client, uint64_t ticket, int fd)
+{
+    (void)client;
+    (void)ticket;
+    (void)fd;
     return CASTKEEP_STATUS_UNSUPPORTED;
 }
 
@@ -357,14 +393,18 @@ struct castkeep_dl_table castkeep_dl_calls = {
     castkeep_dl_no_config_free,
     castkeep_dl_no_config_add_recorder,
     castkeep_dl_no_config_add_recorder_named,
+    castkeep_dl_no_config_add_recorder_host,
     castkeep_dl_no_config_set_bytes,
     castkeep_dl_no_config_check,
     castkeep_dl_no_config_set_text,
     castkeep_dl_no_config_set_number,
     castkeep_dl_no_config_set_log,
+    castkeep_dl_no_config_set_dial,
+    castkeep_dl_no_config_set_transport,
     castkeep_dl_no_client_new,
     castkeep_dl_no_client_fd,
     castkeep_dl_no_client_process,
+    castkeep_dl_no_client_dialed,
     castkeep_dl_no_client_next_event,
     castkeep_dl_no_client_free,
     castkeep_dl_no_session_new,
@@ -428,14 +468,18 @@ castkeep_status castkeep_dl_load(const char *path)
     CASTKEEP_DL_FIND(castkeep_config_free);
     CASTKEEP_DL_FIND(castkeep_config_add_recorder);
     CASTKEEP_DL_FIND(castkeep_config_add_recorder_named);
+    CASTKEEP_DL_FIND(castkeep_config_add_recorder_host);
     CASTKEEP_DL_FIND(castkeep_config_set_bytes);
     CASTKEEP_DL_FIND(castkeep_config_check);
     CASTKEEP_DL_FIND(castkeep_config_set_text);
     CASTKEEP_DL_FIND(castkeep_config_set_number);
     CASTKEEP_DL_FIND(castkeep_config_set_log);
+    CASTKEEP_DL_FIND(castkeep_config_set_dial);
+    CASTKEEP_DL_FIND(castkeep_config_set_transport);
     CASTKEEP_DL_FIND(castkeep_client_new);
     CASTKEEP_DL_FIND(castkeep_client_fd);
     CASTKEEP_DL_FIND(castkeep_client_process);
+    CASTKEEP_DL_FIND(castkeep_client_dialed);
     CASTKEEP_DL_FIND(castkeep_client_next_event);
     CASTKEEP_DL_FIND(castkeep_client_free);
     CASTKEEP_DL_FIND(castkeep_session_new);
@@ -478,14 +522,18 @@ castkeep_status castkeep_dl_load(const char *path)
 #define castkeep_config_free castkeep_dl_calls.castkeep_config_free
 #define castkeep_config_add_recorder castkeep_dl_calls.castkeep_config_add_recorder
 #define castkeep_config_add_recorder_named castkeep_dl_calls.castkeep_config_add_recorder_named
+#define castkeep_config_add_recorder_host castkeep_dl_calls.castkeep_config_add_recorder_host
 #define castkeep_config_set_bytes castkeep_dl_calls.castkeep_config_set_bytes
 #define castkeep_config_check castkeep_dl_calls.castkeep_config_check
 #define castkeep_config_set_text castkeep_dl_calls.castkeep_config_set_text
 #define castkeep_config_set_number castkeep_dl_calls.castkeep_config_set_number
 #define castkeep_config_set_log castkeep_dl_calls.castkeep_config_set_log
+#define castkeep_config_set_dial castkeep_dl_calls.castkeep_config_set_dial
+#define castkeep_config_set_transport castkeep_dl_calls.castkeep_config_set_transport
 #define castkeep_client_new castkeep_dl_calls.castkeep_client_new
 #define castkeep_client_fd castkeep_dl_calls.castkeep_client_fd
 #define castkeep_client_process castkeep_dl_calls.castkeep_client_process
+#define castkeep_client_dialed castkeep_dl_calls.castkeep_client_dialed
 #define castkeep_client_next_event castkeep_dl_calls.castkeep_client_next_event
 #define castkeep_client_free castkeep_dl_calls.castkeep_client_free
 #define castkeep_session_new castkeep_dl_calls.castkeep_session_new

@@ -2,7 +2,10 @@
 // Raw parts are what C has.
 #![allow(unsafe_code)]
 
+use alloc::string::String;
 use core::ffi::c_char;
+
+use core_lib::space;
 
 use crate::status::castkeep_status::{self, CASTKEEP_STATUS_BAD_PARAMETER};
 
@@ -34,7 +37,7 @@ pub(crate) unsafe fn text(data: *const c_char, len: usize) -> Result<String, cas
     }
     // SAFETY: the caller's promise is the same.
     let bytes = unsafe { bytes(data.cast::<u8>(), len) }?;
-    Ok(String::from_utf8_lossy(bytes).into_owned())
+    space::lossy(bytes).map_err(|_| castkeep_status::CASTKEEP_STATUS_NO_MEMORY)
 }
 
 /// Copies text out, cut to fit and always ended with NUL; the length that all of it has, without the NUL.

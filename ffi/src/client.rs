@@ -2,20 +2,29 @@
 // See version.rs; and the caller's pointers.
 #![allow(unsafe_code)]
 
+use alloc::boxed::Box;
 use core::ffi::c_int;
-use std::os::fd::AsRawFd as _;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use core::time::Duration;
+#[cfg(feature = "std")]
 use std::sync::{Arc, Once};
-use std::time::Duration;
 
-use core_lib::client::{Decision, Notice, Polled, Release};
+use core_lib::client::heap::boxed;
+use core_lib::client::{Decision, Notice, Polled, Release, SessionId};
 use core_lib::error::{Error, Misuse};
 
 use crate::config::castkeep_config;
+use crate::fence::fenced;
 use crate::guard::{Guard, State};
 use crate::session::castkeep_session;
 use crate::status::castkeep_status::{self, *};
+#[cfg(feature = "std")]
 use crate::worker::Worker;
+
+/// A thread has its own hold on the guard.
+#[cfg(feature = "std")]
+type Held = Arc<Guard>;
+#[cfg(not(feature = "std"))]
+type Held = Guard;
 
 /// For castkeep_client_new: no thread; the host waits for castkeep_client_fd and calls castkeep_client_process.
 pub const CASTKEEP_DRIVER_POLLED: i32 = 1;
@@ -44,7 +53,8 @@ pub const CASTKEEP_EVENT_INCOMPLETE: i32 = 7;
 /// Moves the sessions of one process. Made after authentication, in the process that has the sessions, before
 /// privileges are dropped. Polled: one thread at a time. Threaded: any.
 pub struct castkeep_client {
-    pub(crate) guard: Arc<Guard>,
+    pub(crate) guard: Held,
+    #[cfg(feature = "std")]
     worker: Option<Worker>,
     /// What each session is opened with, and how long finish may take.
     pub(crate) decision: Decision,
@@ -74,27 +84,25 @@ impl castkeep_client {
         }
     }
 
-    /// Waits until the driver has something to do.
-    pub(crate) fn pause(&self, longest: Duration) {
-        let mut entry = libc::pollfd { fd: self.fd, events: libc::POLLIN, revents: 0 };
-        let ms = c_int::try_from(longest.as_millis()).unwrap_or(c_int::MAX).saturating_add(1);
-        // SAFETY: one entry, which lives across the call.
-        unsafe { libc::poll(&raw mut entry, 1, ms) };
+    #[cfg(feature = "std")]
+    fn hear(&self, state: &mut State) -> Option<(SessionId, Notice)> {
+        let Some(worker) = &self.worker else { return state.driver.next_event() };
+        let heard = state.told.pop_front();
+        if state.told.is_empty() {
+            worker.quiet();
+        }
+        heard
+    }
+
+    #[cfg(not(feature = "std"))]
+    #[allow(clippy::unused_self)]
+    fn hear(&self, state: &mut State) -> Option<(SessionId, Notice)> {
+        state.driver.next_event()
     }
 
     fn next(&self, state: &mut State) -> Option<(i32, *mut castkeep_session)> {
         loop {
-            let heard = match &self.worker {
-                None => state.driver.next_event(),
-                Some(worker) => {
-                    let heard = state.told.pop_front();
-                    if state.told.is_empty() {
-                        worker.quiet();
-                    }
-                    heard
-                }
-            };
-            let (id, notice) = heard?;
+            let (id, notice) = self.hear(state)?;
             let number = match notice {
                 Notice::Start { .. } => CASTKEEP_EVENT_START,
                 Notice::Refused => CASTKEEP_EVENT_REFUSED,
@@ -149,45 +157,56 @@ pub unsafe extern "C" fn castkeep_client_new(
     };
     let threaded = match driver {
         CASTKEEP_DRIVER_POLLED => false,
-        CASTKEEP_DRIVER_THREADED => true,
+        CASTKEEP_DRIVER_THREADED if cfg!(feature = "std") => true,
+        CASTKEEP_DRIVER_THREADED => return CASTKEEP_STATUS_UNSUPPORTED as i32,
         _ => return CASTKEEP_STATUS_BAD_PARAMETER as i32,
     };
     if config.release == Release::Commit && !config.host_releases {
         return CASTKEEP_STATUS_UNSUPPORTED as i32;
     }
-    // This library's own copy of the hook: the default one would print on the host's standard error.
-    static QUIET: Once = Once::new();
-    QUIET.call_once(|| std::panic::set_hook(Box::new(|_| {})));
-    let made = catch_unwind(AssertUnwindSafe(|| make(config, threaded)));
-    match made {
-        Ok(Ok(made)) => {
+    quiet();
+    match fenced(|| make(config, threaded)) {
+        Some(Ok(made)) => {
             // SAFETY: as above.
             unsafe { client.write(Box::into_raw(made)) };
             CASTKEEP_STATUS_OK as i32
         }
-        Ok(Err(status)) => status as i32,
-        Err(_) => CASTKEEP_STATUS_INTERNAL as i32,
+        Some(Err(status)) => status as i32,
+        None => CASTKEEP_STATUS_INTERNAL as i32,
+    }
+}
+
+/// A fault prints nothing on the host's standard error. The hook is this library's own copy.
+fn quiet() {
+    #[cfg(feature = "std")]
+    {
+        static QUIET: Once = Once::new();
+        QUIET.call_once(|| std::panic::set_hook(Box::new(|_| {})));
     }
 }
 
 fn make(config: &castkeep_config, threaded: bool) -> Result<Box<castkeep_client>, castkeep_status> {
-    let decision = config.decision().map_err(|_| CASTKEEP_STATUS_CONFIG)?;
-    let driver = Polled::new(config.client()).map_err(|e| match e {
+    let decision = config.decision().map_err(|wrong| wrong.status())?;
+    config.check_host().map_err(|wrong| wrong.status())?;
+    let driver = Polled::with_host(config.settings(), config.host).map_err(|e| match e {
         Error::NoMemory => CASTKEEP_STATUS_NO_MEMORY,
         _ => CASTKEEP_STATUS_BAD_PARAMETER,
     })?;
-    let fd = driver.fd().as_raw_fd();
-    let guard = Arc::new(Guard::new(driver, threaded));
-    let worker = if threaded { Some(Worker::start(&guard, fd)?) } else { None };
-    Ok(Box::new(castkeep_client {
+    let fd = driver.raw_fd();
+    let guard = Guard::new(State::new(driver), threaded);
+    #[cfg(feature = "std")]
+    let guard = Arc::new(guard);
+    let client = castkeep_client {
+        #[cfg(feature = "std")]
+        worker: if threaded { Some(Worker::start(&guard, fd)?) } else { None },
         guard,
-        worker,
         decision,
         close_wait: config.close_wait,
         ring_bytes: config.ring_bytes,
         max_bytes: config.max_bytes,
         fd,
-    }))
+    };
+    boxed(client).map_err(|_| CASTKEEP_STATUS_NO_MEMORY)
 }
 
 /// The one descriptor of a client, the same for its life. Polled: an epoll instance; wait until it is readable (poll, select,
@@ -202,10 +221,11 @@ fn make(config: &castkeep_config, threaded: bool) -> Result<Box<castkeep_client>
 pub unsafe extern "C" fn castkeep_client_fd(client: *const castkeep_client) -> c_int {
     // SAFETY: the caller's promise.
     let Some(client) = (unsafe { client.as_ref() }) else { return -1 };
-    match &client.worker {
-        Some(worker) => worker.fd(),
-        None => client.fd,
+    #[cfg(feature = "std")]
+    if let Some(worker) = &client.worker {
+        return worker.fd();
     }
+    client.fd
 }
 
 /// Does what can be done without waiting: sends, receives, connects, keeps deadlines. Then ask castkeep_client_next_event.
@@ -221,10 +241,36 @@ pub unsafe extern "C" fn castkeep_client_process(client: *mut castkeep_client) -
     let Some(client) = (unsafe { client.as_ref() }) else {
         return CASTKEEP_STATUS_BAD_PARAMETER as i32;
     };
-    answer(client.guard.enter(|state| match client.worker {
-        Some(_) => Ok(()),
-        None => state.driver.process().map_err(|e| client.status(e)),
+    answer(client.guard.enter(|state| {
+        if client.guard.is_threaded() {
+            return Ok(());
+        }
+        state.driver.process().map_err(|e| client.status(e))
     }))
+}
+
+/// The connection that a dial function left pending, or that there is none.
+/// ticket   : as the dial function was given it
+/// fd       : a stream socket that does not block and may still be connecting; -1 when there is none. It is the client's from
+///            now on, whatever the answer
+/// Returns  : OK; CLOSED (nobody waits for it any more, and it was closed); BAD_PARAMETER; FORKED; REENTRANT; INTERNAL
+/// Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
+///
+/// # Safety
+/// `client` is NULL or valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn castkeep_client_dialed(
+    client: *mut castkeep_client,
+    ticket: u64,
+    fd: c_int,
+) -> i32 {
+    // SAFETY: the caller's promise.
+    let Some(client) = (unsafe { client.as_ref() }) else {
+        return CASTKEEP_STATUS_BAD_PARAMETER as i32;
+    };
+    answer(
+        client.guard.enter(|state| state.driver.dialed(ticket, fd).map_err(|e| client.status(e))),
+    )
 }
 
 /// The next thing to tell. Call it until there is none, after castkeep_client_process and after any other call
@@ -283,7 +329,9 @@ pub unsafe extern "C" fn castkeep_client_free(client: *mut castkeep_client) {
         return;
     }
     // SAFETY: made by Box, and not freed yet.
+    #[cfg_attr(not(feature = "std"), allow(unused_mut))]
     let mut client = unsafe { Box::from_raw(client) };
+    #[cfg(feature = "std")]
     if let Some(worker) = &mut client.worker {
         if client.guard.is_forked() {
             worker.forget();
@@ -299,5 +347,5 @@ pub unsafe extern "C" fn castkeep_client_free(client: *mut castkeep_client) {
             }
         }
     });
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(client)));
+    let _ = fenced(|| drop(client));
 }

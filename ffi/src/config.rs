@@ -2,19 +2,24 @@
 // See version.rs; and the caller's pointers.
 #![allow(unsafe_code)]
 
-use core::ffi::{c_char, c_void};
-use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::time::Duration;
+use alloc::boxed::Box;
+use alloc::string::String;
+#[cfg(feature = "tls")]
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ffi::c_char;
+use core::time::Duration;
 
-use core_lib::client::{ClientConfig, Decision, Level, LogSink, RecorderAddr, Release};
+use core_lib::client::heap::boxed;
+use core_lib::client::{Decision, RecorderAddr, Release, Settings};
 #[cfg(feature = "tls")]
 use core_lib::client::{Tls, TlsConfig};
-use core_lib::limits;
+use core_lib::error::Error;
+use core_lib::{limits, space};
 
 use crate::bytes::{bytes, copy_out, text};
-use crate::file;
+use crate::fence::fenced;
+use crate::host::Surroundings;
 use crate::status::castkeep_status::{self, *};
 
 /// For castkeep_config_set_text: shown to the user when the session cannot be recorded from its start; setting
@@ -65,6 +70,8 @@ pub const CASTKEEP_OPTION_TLS_PIN: i32 = 16;
 /// machines whose clock is wrong at start. Unless set 0.
 pub const CASTKEEP_OPTION_TLS_PIN_IGNORES_TIME: i32 = 17;
 
+/// What one system call sends at most: a session's share of memory beside its ring.
+const LINK_BYTES: usize = if cfg!(feature = "std") { 8 * 1024 } else { limits::LINK_OUT_MIN_BYTES };
 /// A chain, or the bundle of a system.
 #[cfg(feature = "tls")]
 const PEM_BYTES: usize = 1 << 20;
@@ -72,24 +79,8 @@ const PEM_BYTES: usize = 1 << 20;
 #[cfg(feature = "tls")]
 const PINS: usize = 16;
 
-/// For a log function: something failed for good.
-pub const CASTKEEP_LOG_ERROR: i32 = 0;
-/// For a log function: a recorder was lost or could not be used.
-pub const CASTKEEP_LOG_WARNING: i32 = 1;
-/// For a log function: a recorder took a session.
-pub const CASTKEEP_LOG_INFO: i32 = 2;
-/// For a log function: each step.
-pub const CASTKEEP_LOG_DEBUG: i32 = 3;
-
-/// Takes a message of a client: one line without its end, of addresses, recording ids and reasons, never of
-/// terminal bytes or secrets. The text lives until the function returns and does not end in NUL. The function
-/// is called by whoever calls the client; it must not call into that client, exit or jump away.
-pub type castkeep_log_fn =
-    Option<unsafe extern "C" fn(user: *mut c_void, level: i32, text: *const c_char, len: usize)>;
-
 /// What sessions are recorded with: recorders, policy, limits. Plain data: no descriptor, no thread; may be used in
 /// forked children. One thread at a time.
-#[derive(Clone)]
 pub struct castkeep_config {
     pub(crate) recorders: Vec<Recorder>,
     pub(crate) reject: Option<String>,
@@ -106,42 +97,85 @@ pub struct castkeep_config {
     pub(crate) max_bytes: usize,
     #[cfg(feature = "tls")]
     tls: TlsConfig,
-    log: Log,
+    pub(crate) host: Surroundings,
 }
 
 /// One address of the list.
-#[derive(Clone)]
 pub(crate) struct Recorder {
     pub(crate) addr: RecorderAddr,
     /// The name that its certificate must be for; none in clear text.
     #[cfg_attr(not(feature = "tls"), allow(dead_code))]
-    pub(crate) tls_name: Option<String>,
+    tls_name: Option<String>,
+    /// By name: the host connects to it.
+    named: bool,
 }
 
-#[derive(Clone, Copy)]
-struct Log {
-    function: castkeep_log_fn,
-    user: *mut c_void,
+/// What is wrong with a configuration.
+pub(crate) enum Wrong {
+    Memory,
+    Text(&'static str),
+    #[cfg(feature = "tls")]
+    Tls(core_lib::client::TlsError),
 }
 
-// SAFETY: the pointer is only handed back. Who sets it promises that the function may be called by whichever thread calls the
-// client, and a client is called by one thread at a time.
-unsafe impl Send for Log {}
-// SAFETY: as above.
-unsafe impl Sync for Log {}
+impl From<Error> for Wrong {
+    fn from(_: Error) -> Self {
+        Self::Memory
+    }
+}
 
-impl LogSink for Log {
-    fn log(&self, level: Level, message: core::fmt::Arguments<'_>) {
-        let Some(function) = self.function else { return };
-        let level = match level {
-            Level::Error => CASTKEEP_LOG_ERROR,
-            Level::Warn => CASTKEEP_LOG_WARNING,
-            Level::Info => CASTKEEP_LOG_INFO,
-            Level::Debug => CASTKEEP_LOG_DEBUG,
-        };
-        let text = message.to_string();
-        // SAFETY: the text lives until the call is over; the function is one, by the promise of who set it.
-        unsafe { function(self.user, level, text.as_ptr().cast::<c_char>(), text.len()) };
+impl Wrong {
+    pub(crate) const fn status(&self) -> castkeep_status {
+        match self {
+            Self::Memory => CASTKEEP_STATUS_NO_MEMORY,
+            _ => CASTKEEP_STATUS_CONFIG,
+        }
+    }
+
+    pub(crate) const fn text(&self) -> &'static str {
+        match self {
+            Self::Memory => "out of memory",
+            Self::Text(text) => text,
+            #[cfg(feature = "tls")]
+            Self::Tls(why) => why.text(),
+        }
+    }
+}
+
+/// What is wrong with something that was given.
+fn given(why: Error) -> castkeep_status {
+    match why {
+        Error::NoMemory => CASTKEEP_STATUS_NO_MEMORY,
+        Error::TooBig => CASTKEEP_STATUS_TOO_BIG,
+        _ => CASTKEEP_STATUS_BAD_PARAMETER,
+    }
+}
+
+/// What stands before and behind the last colon. The standard library's search has a path to a panic.
+fn split_port(text: &str) -> Option<(&str, &str)> {
+    let at = text.bytes().rposition(|b| b == b':')?;
+    Some((text.get(..at)?, text.get(at.wrapping_add(1)..)?))
+}
+
+/// An IPv6 address without its brackets.
+fn bare(ip: &str) -> &str {
+    let inner = ip.strip_prefix('[').unwrap_or(ip);
+    inner.strip_suffix(']').unwrap_or(inner)
+}
+
+fn joined(parts: &[&str]) -> Result<String, Error> {
+    let mut bytes = Vec::new();
+    for part in parts {
+        space::extend(&mut bytes, part.as_bytes())?;
+    }
+    String::from_utf8(bytes).map_err(|_| Error::Bug)
+}
+
+/// Whether TLS is asked for, and the rest.
+fn scheme(address: &str) -> (bool, &str) {
+    match address.strip_prefix("https://") {
+        Some(rest) => (true, rest),
+        None => (false, address.strip_prefix("http://").unwrap_or(address)),
     }
 }
 
@@ -163,28 +197,29 @@ impl Default for castkeep_config {
             max_bytes: usize::MAX,
             #[cfg(feature = "tls")]
             tls: TlsConfig::default(),
-            log: Log { function: None, user: core::ptr::null_mut() },
+            host: Surroundings::default(),
         }
     }
 }
 
 impl castkeep_config {
-    pub(crate) fn client(&self) -> ClientConfig {
-        let mut config = ClientConfig::default();
-        config.ring_bytes = self.ring_bytes;
-        config.max_sessions = self.max_sessions;
-        config.log = Arc::new(self.log);
-        config
+    pub(crate) fn settings(&self) -> Settings {
+        let mut settings = Settings::default();
+        settings.ring_bytes = self.ring_bytes;
+        settings.max_sessions = self.max_sessions;
+        settings.link_bytes = LINK_BYTES;
+        settings
     }
 
-    /// What a session is opened with; what is wrong with the configuration otherwise.
-    pub(crate) fn decision(&self) -> Result<Decision, String> {
+    /// What a session is opened with.
+    pub(crate) fn decision(&self) -> Result<Decision, Wrong> {
+        let copy = |text: &Option<String>| text.as_deref().map(space::string).transpose();
         if self.recorders.is_empty() && (self.reject.is_some() || self.terminate.is_some()) {
-            return Err("recorders: recording is required and none is named".into());
+            return Err(Wrong::Text("recorders: recording is required and none is named"));
         }
         let mut decision = Decision::open(self.recorders()?);
-        decision.reject_message.clone_from(&self.reject);
-        decision.terminate_message.clone_from(&self.terminate);
+        decision.reject_message = copy(&self.reject)?;
+        decision.terminate_message = copy(&self.terminate)?;
         decision.release = self.release;
         decision.record_input = self.record_input;
         decision.grace = self.grace;
@@ -193,8 +228,16 @@ impl castkeep_config {
         Ok(decision)
     }
 
+    /// Names of recorders that nobody connects to.
+    pub(crate) fn check_host(&self) -> Result<(), Wrong> {
+        if self.recorders.iter().any(|recorder| recorder.named) && !self.host.connects() {
+            return Err(Wrong::Text("recorders: a host name, and no function that connects to it"));
+        }
+        Ok(())
+    }
+
     #[cfg(feature = "tls")]
-    fn recorders(&self) -> Result<Vec<RecorderAddr>, String> {
+    fn recorders(&self) -> Result<Vec<RecorderAddr>, Wrong> {
         let wanted = self.recorders.iter().any(|recorder| recorder.tls_name.is_some());
         let given = !self.tls.roots_pem.is_empty()
             || !self.tls.cert_pem.is_empty()
@@ -202,27 +245,33 @@ impl castkeep_config {
             || !self.tls.pins.is_empty();
         if !wanted && given && !self.recorders.is_empty() {
             // Somebody believes that the recordings are encrypted.
-            return Err(
-                "tls: no recorder is spoken to with TLS, write https:// before its address".into(),
-            );
+            return Err(Wrong::Text(
+                "tls: no recorder is spoken to with TLS; write https:// before its address",
+            ));
         }
         let tls = match wanted {
-            true => Some(Arc::new(Tls::new(&self.tls).map_err(|why| format!("tls: {why}"))?)),
+            true => Some(Arc::new(Tls::new(&self.tls).map_err(Wrong::Tls)?)),
             false => None,
         };
-        Ok(self
-            .recorders
-            .iter()
-            .map(|recorder| match (&recorder.tls_name, &tls) {
-                (Some(name), Some(tls)) => recorder.addr.clone().tls(Arc::clone(tls), name),
-                _ => recorder.addr.clone(),
-            })
-            .collect())
+        let mut all = Vec::new();
+        for recorder in &self.recorders {
+            let addr = recorder.addr.copy()?;
+            let addr = match (&recorder.tls_name, &tls) {
+                (Some(name), Some(tls)) => addr.tls(Arc::clone(tls), name),
+                _ => addr,
+            };
+            space::push(&mut all, addr)?;
+        }
+        Ok(all)
     }
 
     #[cfg(not(feature = "tls"))]
-    fn recorders(&self) -> Result<Vec<RecorderAddr>, String> {
-        Ok(self.recorders.iter().map(|recorder| recorder.addr.clone()).collect())
+    fn recorders(&self) -> Result<Vec<RecorderAddr>, Wrong> {
+        let mut all = Vec::new();
+        for recorder in &self.recorders {
+            space::push(&mut all, recorder.addr.copy()?)?;
+        }
+        Ok(all)
     }
 
     /// An address as text: `192.0.2.7:80`, `[2001:db8::7]:80`, `unix:/run/recorder`; with `https://` before the first two, TLS.
@@ -230,42 +279,50 @@ impl castkeep_config {
     pub(crate) fn add_recorder(
         &mut self,
         address: &str,
-        name: Option<String>,
+        name: Option<&str>,
+    ) -> Result<(), castkeep_status> {
+        let (tls, plain) = scheme(address);
+        if tls && plain.starts_with("unix:") || name.is_some() && !tls {
+            return Err(CASTKEEP_STATUS_BAD_PARAMETER);
+        }
+        let addr = RecorderAddr::parse(plain).map_err(given)?;
+        let Some((ip, port)) = split_port(plain) else {
+            return Err(CASTKEEP_STATUS_BAD_PARAMETER);
+        };
+        let Some(name) = name else {
+            return self.push(addr, tls.then(|| bare(ip)), false);
+        };
+        let authority = joined(&[name, ":", port]).map_err(given)?;
+        self.push(addr.called(authority), Some(name), false)
+    }
+
+    /// `rec.example:80`, or with `https://` before it: for hosts that connect by themselves.
+    pub(crate) fn add_host(&mut self, host: &str) -> Result<(), castkeep_status> {
+        let (tls, plain) = scheme(host);
+        let (name, port) = split_port(plain).ok_or(CASTKEEP_STATUS_BAD_PARAMETER)?;
+        let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+        let sane = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+        if name.is_empty() || !digits || !name.bytes().all(sane) {
+            return Err(CASTKEEP_STATUS_BAD_PARAMETER);
+        }
+        let addr = RecorderAddr::named(plain).map_err(given)?;
+        self.push(addr, tls.then_some(name), true)
+    }
+
+    fn push(
+        &mut self,
+        addr: RecorderAddr,
+        tls_name: Option<&str>,
+        named: bool,
     ) -> Result<(), castkeep_status> {
         if self.recorders.len() >= limits::RECORDERS_MAX {
             return Err(CASTKEEP_STATUS_TOO_BIG);
         }
-        let (tls, plain) = match address.strip_prefix("https://") {
-            Some(rest) => (true, rest),
-            None => (false, address.strip_prefix("http://").unwrap_or(address)),
-        };
-        let recorder = match plain.strip_prefix("unix:") {
-            Some(path) if path.starts_with('/') && !tls && name.is_none() => {
-                Recorder { addr: RecorderAddr::unix(path), tls_name: None }
-            }
-            Some(_) => return Err(CASTKEEP_STATUS_BAD_PARAMETER),
-            None => {
-                let addr: SocketAddr = plain.parse().map_err(|_| CASTKEEP_STATUS_BAD_PARAMETER)?;
-                if !tls && name.is_some() {
-                    return Err(CASTKEEP_STATUS_BAD_PARAMETER);
-                }
-                if tls && !cfg!(feature = "tls") {
-                    return Err(CASTKEEP_STATUS_UNSUPPORTED);
-                }
-                let authority = name.as_ref().map(|name| format!("{name}:{}", addr.port()));
-                let tls_name = tls.then(|| name.unwrap_or_else(|| addr.ip().to_string()));
-                let addr = RecorderAddr::tcp(addr);
-                Recorder {
-                    addr: match authority {
-                        Some(authority) => addr.authority(authority),
-                        None => addr,
-                    },
-                    tls_name,
-                }
-            }
-        };
-        self.recorders.push(recorder);
-        Ok(())
+        if tls_name.is_some() && !cfg!(feature = "tls") {
+            return Err(CASTKEEP_STATUS_UNSUPPORTED);
+        }
+        let tls_name = tls_name.map(space::string).transpose().map_err(given)?;
+        space::push(&mut self.recorders, Recorder { addr, tls_name, named }).map_err(given)
     }
 
     #[cfg(feature = "tls")]
@@ -279,17 +336,17 @@ impl castkeep_config {
             CASTKEEP_OPTION_TLS_KEY => &mut self.tls.key_pem,
             _ => return Err(CASTKEEP_STATUS_BAD_PARAMETER),
         };
-        *place = bytes.to_vec();
-        Ok(())
+        place.clear();
+        space::extend(place, bytes).map_err(given)
     }
 
     #[cfg(not(feature = "tls"))]
     #[allow(clippy::needless_pass_by_ref_mut, clippy::unused_self)]
     pub(crate) fn set_bytes(&mut self, option: i32, _: &[u8]) -> Result<(), castkeep_status> {
         Err(match option {
-            CASTKEEP_OPTION_TLS_AUTHORITIES..=CASTKEEP_OPTION_TLS_KEY => {
-                CASTKEEP_STATUS_UNSUPPORTED
-            }
+            CASTKEEP_OPTION_TLS_AUTHORITIES
+            | CASTKEEP_OPTION_TLS_CERTIFICATE
+            | CASTKEEP_OPTION_TLS_KEY => CASTKEEP_STATUS_UNSUPPORTED,
             _ => CASTKEEP_STATUS_BAD_PARAMETER,
         })
     }
@@ -304,7 +361,8 @@ impl castkeep_config {
             if self.tls.pins.len() >= PINS {
                 return Err(CASTKEEP_STATUS_TOO_BIG);
             }
-            self.tls.pins.push(TlsConfig::parse_pin(pin).ok_or(CASTKEEP_STATUS_BAD_PARAMETER)?);
+            let pin = TlsConfig::parse_pin(pin).ok_or(CASTKEEP_STATUS_BAD_PARAMETER)?;
+            space::push(&mut self.tls.pins, pin).map_err(given)?;
         }
         if let Some(ignores_time) = ignores_time {
             self.tls.pin_waives_validity = ignores_time;
@@ -378,7 +436,7 @@ impl castkeep_config {
 
 /// # Safety
 /// `config` is NULL or one that was made and not freed, and no other thread uses it.
-unsafe fn change(
+pub(crate) unsafe fn change(
     config: *mut castkeep_config,
     change: impl FnOnce(&mut castkeep_config) -> Result<(), castkeep_status>,
 ) -> i32 {
@@ -386,10 +444,10 @@ unsafe fn change(
     let Some(config) = (unsafe { config.as_mut() }) else {
         return CASTKEEP_STATUS_BAD_PARAMETER as i32;
     };
-    match catch_unwind(AssertUnwindSafe(|| change(config))) {
-        Ok(Ok(())) => CASTKEEP_STATUS_OK as i32,
-        Ok(Err(status)) => status as i32,
-        Err(_) => CASTKEEP_STATUS_INTERNAL as i32,
+    match fenced(|| change(config)) {
+        Some(Ok(())) => CASTKEEP_STATUS_OK as i32,
+        Some(Err(status)) => status as i32,
+        None => CASTKEEP_STATUS_INTERNAL as i32,
     }
 }
 
@@ -398,8 +456,7 @@ unsafe fn change(
 /// Threads  : any.   Blocks: never.   Since: 0.1
 #[unsafe(no_mangle)]
 pub extern "C" fn castkeep_config_new() -> *mut castkeep_config {
-    catch_unwind(|| Box::into_raw(Box::<castkeep_config>::default()))
-        .unwrap_or(core::ptr::null_mut())
+    boxed(castkeep_config::default()).map_or(core::ptr::null_mut(), Box::into_raw)
 }
 
 /// A configuration out of a file: HuJSON (JSON with comments and trailing commas), its object "client", or the
@@ -412,7 +469,8 @@ pub extern "C" fn castkeep_config_new() -> *mut castkeep_config {
 /// path,len : the file
 /// why,cap  : out, what is wrong, cut to fit and ended with NUL; may be NULL with 0
 /// config   : out, the configuration, for castkeep_config_free; NULL unless OK
-/// Returns  : OK; CONFIG (why says what, where); BAD_PARAMETER; NO_MEMORY; INTERNAL
+/// Returns  : OK; CONFIG (why says what, where); BAD_PARAMETER; NO_MEMORY; UNSUPPORTED (a build without a file reader, see
+///            castkeep_has); INTERNAL
 /// Threads  : any.   Blocks: reads a file.   Since: 0.1
 ///
 /// # Safety
@@ -435,19 +493,31 @@ pub unsafe extern "C" fn castkeep_config_load(
         Ok(path) => path,
         Err(status) => return status as i32,
     };
-    match catch_unwind(|| file::load(&path)) {
-        Ok(Ok(loaded)) => {
+    match fenced(|| load(&path)) {
+        Some(Ok(loaded)) => {
             // SAFETY: as above.
-            unsafe { config.write(Box::into_raw(Box::new(loaded))) };
+            unsafe { config.write(Box::into_raw(loaded)) };
             CASTKEEP_STATUS_OK as i32
         }
-        Ok(Err(text)) => {
+        Some(Err((status, text))) => {
             // SAFETY: the caller's promise.
             unsafe { copy_out(&text, why, cap) };
-            CASTKEEP_STATUS_CONFIG as i32
+            status as i32
         }
-        Err(_) => CASTKEEP_STATUS_INTERNAL as i32,
+        None => CASTKEEP_STATUS_INTERNAL as i32,
     }
+}
+
+#[cfg(feature = "std")]
+fn load(path: &str) -> Result<Box<castkeep_config>, (castkeep_status, String)> {
+    let loaded = crate::file::load(path).map_err(|text| (CASTKEEP_STATUS_CONFIG, text))?;
+    boxed(loaded).map_err(|_| (CASTKEEP_STATUS_NO_MEMORY, String::new()))
+}
+
+#[cfg(not(feature = "std"))]
+fn load(_: &str) -> Result<Box<castkeep_config>, (castkeep_status, String)> {
+    let why = space::string("this build reads no file: use the setters").unwrap_or_default();
+    Err((CASTKEEP_STATUS_UNSUPPORTED, why))
 }
 
 /// Frees a configuration. Clients that were made of it have a copy.
@@ -501,9 +571,28 @@ pub unsafe extern "C" fn castkeep_config_add_recorder_named(
     // SAFETY: the caller's promise.
     unsafe {
         change(config, |config| {
-            config.add_recorder(&text(address, len)?, Some(text(name, name_len)?))
+            config.add_recorder(&text(address, len)?, Some(&text(name, name_len)?))
         })
     }
+}
+
+/// Adds a recorder by its name, for hosts that connect by themselves (castkeep_config_set_dial, castkeep_config_set_transport):
+/// resolving is theirs.
+/// host,len : "rec.example:80"; "https://rec.example:443" speaks TLS over what castkeep_config_set_dial brings, and the
+///            certificate must be for the name
+/// Returns  : OK; BAD_PARAMETER; TOO_BIG (more than 32 recorders); UNSUPPORTED; NO_MEMORY; INTERNAL
+/// Threads  : one at a time.   Blocks: never.   Since: 0.1
+///
+/// # Safety
+/// The pointers are valid for their lengths.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn castkeep_config_add_recorder_host(
+    config: *mut castkeep_config,
+    host: *const c_char,
+    len: usize,
+) -> i32 {
+    // SAFETY: the caller's promise.
+    unsafe { change(config, |config| config.add_host(&text(host, len)?)) }
 }
 
 /// Sets an option that is bytes: certificates and keys. Nothing is read from files, so that a client may live in a chroot.
@@ -543,14 +632,14 @@ pub unsafe extern "C" fn castkeep_config_check(
     let Some(config) = (unsafe { config.as_ref() }) else {
         return CASTKEEP_STATUS_BAD_PARAMETER as i32;
     };
-    match catch_unwind(AssertUnwindSafe(|| config.decision().map(drop))) {
-        Ok(Ok(())) => CASTKEEP_STATUS_OK as i32,
-        Ok(Err(text)) => {
+    match fenced(|| config.decision().map(drop).and_then(|()| config.check_host())) {
+        Some(Ok(())) => CASTKEEP_STATUS_OK as i32,
+        Some(Err(wrong)) => {
             // SAFETY: the caller's promise.
-            unsafe { copy_out(&text, why, cap) };
-            CASTKEEP_STATUS_CONFIG as i32
+            unsafe { copy_out(wrong.text(), why, cap) };
+            wrong.status() as i32
         }
-        Err(_) => CASTKEEP_STATUS_INTERNAL as i32,
+        None => CASTKEEP_STATUS_INTERNAL as i32,
     }
 }
 
@@ -589,27 +678,4 @@ pub unsafe extern "C" fn castkeep_config_set_number(
 ) -> i32 {
     // SAFETY: the caller's promise.
     unsafe { change(config, |config| config.set_number(option, value)) }
-}
-
-/// Sets where messages of clients go. Without it nothing is logged.
-/// function : NULL logs nothing
-/// user     : handed to the function
-/// Returns  : OK; BAD_PARAMETER
-/// Threads  : one at a time.   Blocks: never.   Since: 0.1
-///
-/// # Safety
-/// `config` is NULL or valid; the function may be called as long as a client made of it lives.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn castkeep_config_set_log(
-    config: *mut castkeep_config,
-    function: castkeep_log_fn,
-    user: *mut c_void,
-) -> i32 {
-    // SAFETY: the caller's promise.
-    unsafe {
-        change(config, |config| {
-            config.log = Log { function, user };
-            Ok(())
-        })
-    }
 }

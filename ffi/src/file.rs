@@ -47,7 +47,7 @@ fn parse(text: &str) -> Result<castkeep_config, String> {
     for (name, value) in object {
         set(&mut config, name, value).map_err(|why| format!("{name}: {why}"))?;
     }
-    config.decision()?;
+    config.decision().map_err(|wrong| wrong.text().to_owned())?;
     Ok(config)
 }
 
@@ -70,10 +70,14 @@ fn set(config: &mut castkeep_config, name: &str, value: &Value) -> Result<(), St
             let list = value.as_array().ok_or("a list of addresses was expected")?;
             for recorder in list {
                 let field = |name| recorder.get(name).and_then(Value::as_str);
-                let address = recorder.as_str().or_else(|| field("address"));
+                let address =
+                    recorder.as_str().or_else(|| field("address")).or_else(|| field("host"));
                 let address = address.ok_or("a list of addresses was expected")?;
-                let name = field("name").map(str::to_owned);
-                config.add_recorder(address, name).map_err(|status| match status {
+                let added = match field("host") {
+                    Some(host) => config.add_host(host),
+                    None => config.add_recorder(address, field("name")),
+                };
+                added.map_err(|status| match status {
                     CASTKEEP_STATUS_UNSUPPORTED => {
                         format!("`{}`: this library has no TLS", address.escape_debug())
                     }

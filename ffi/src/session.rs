@@ -1,20 +1,21 @@
 //! A session: one channel whose output is recorded.
 // See version.rs; and the caller's pointers.
 #![allow(unsafe_code)]
-// This crate is a shell: it waits.
-#![allow(clippy::disallowed_methods)]
 
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
 use core::ffi::c_char;
-use std::cell::{Cell, RefCell};
-use std::time::{Duration, Instant};
+use core::time::Duration;
 
-use core_lib::client::{ExitStatus, Metadata, Outcome, Polled, SessionId, Stream};
+use core_lib::client::heap::boxed;
+use core_lib::client::{ExitStatus, Metadata, Outcome, SessionId, State as Stage, Stream};
 use core_lib::error::Error;
-use core_lib::session::State as Stage;
+use core_lib::space;
 
 use crate::bytes::{bytes, copy_out, text};
 use crate::client::{answer, castkeep_client};
-use crate::guard::State;
+use crate::guard::{Driver, State};
 use crate::status::castkeep_status::{self, *};
 
 /// For castkeep_session_set_text: the command; a session without one is a shell.
@@ -93,7 +94,7 @@ impl castkeep_session {
 
     fn open_call<T>(
         &self,
-        call: impl FnOnce(&castkeep_client, &mut Polled, SessionId) -> Result<T, castkeep_status>,
+        call: impl FnOnce(&castkeep_client, &mut Driver, SessionId) -> Result<T, castkeep_status>,
     ) -> Result<T, castkeep_status> {
         let client = self.client().ok_or(CASTKEEP_STATUS_CLOSED)?;
         client.guard.enter(|state| {
@@ -106,7 +107,7 @@ impl castkeep_session {
     fn wait_for<T>(
         &self,
         wait: Duration,
-        mut call: impl FnMut(&castkeep_client, &mut Polled, SessionId) -> Found<T>,
+        mut call: impl FnMut(&castkeep_client, &mut Driver, SessionId) -> Found<T>,
     ) -> Found<T> {
         let client = self.client().ok_or(CASTKEEP_STATUS_CLOSED)?;
         client.guard.wait_for(wait, |state| {
@@ -123,7 +124,7 @@ type Found<T> = Result<Option<T>, castkeep_status>;
 /// `session` is NULL or valid.
 unsafe fn call(
     session: *const castkeep_session,
-    call: impl FnOnce(&castkeep_client, &mut Polled, SessionId) -> Result<(), castkeep_status>,
+    call: impl FnOnce(&castkeep_client, &mut Driver, SessionId) -> Result<(), castkeep_status>,
 ) -> i32 {
     // SAFETY: the caller's promise.
     let Some(session) = (unsafe { session.as_ref() }) else {
@@ -139,7 +140,7 @@ unsafe fn call(
 unsafe fn wait(
     session: *const castkeep_session,
     timeout_ms: u32,
-    mut known: impl FnMut(&castkeep_client, &mut Polled, SessionId) -> Found<castkeep_status>,
+    mut known: impl FnMut(&castkeep_client, &mut Driver, SessionId) -> Found<castkeep_status>,
 ) -> i32 {
     // SAFETY: the caller's promise.
     let Some(session) = (unsafe { session.as_ref() }) else {
@@ -149,23 +150,43 @@ unsafe fn wait(
     let found = if session.client().is_some_and(|client| client.guard.is_threaded()) {
         session.wait_for(limit, known)
     } else {
-        let by = Instant::now().checked_add(limit);
-        loop {
-            let found = session.open_call(|client, driver, id| {
-                driver.process().map_err(|e| client.status(e))?;
-                known(client, driver, id)
+        session.open_call(|client, driver, id| {
+            let mut failed = None;
+            let found = driver.wait_until(limit, |driver| {
+                known(client, driver, id).unwrap_or_else(|status| {
+                    failed = Some(status);
+                    Some(status)
+                })
             });
-            let left = by.map_or(limit, |by| by.saturating_duration_since(Instant::now()));
-            match (found, session.client()) {
-                (Ok(None), Some(client)) if !left.is_zero() => client.pause(left),
-                (found, _) => break found,
+            match failed {
+                Some(status) => Err(status),
+                None => found.map_err(|e| client.status(e)),
             }
-        }
+        })
     };
     match found {
         Ok(Some(status)) | Err(status) => status as i32,
         Ok(None) => CASTKEEP_STATUS_TIMED_OUT as i32,
     }
+}
+
+/// Copies a text of the session out; its length.
+///
+/// # Safety
+/// The pointers are valid for their lengths.
+unsafe fn tell(
+    session: *const castkeep_session,
+    buf: *mut c_char,
+    cap: usize,
+    what: impl FnOnce(&Driver, SessionId) -> &str,
+) -> usize {
+    // SAFETY: the caller's promise.
+    let told = (unsafe { session.as_ref() }).and_then(|session| {
+        // SAFETY: the caller's promise.
+        session.open_call(|_, driver, id| Ok(unsafe { copy_out(what(driver, id), buf, cap) })).ok()
+    });
+    // SAFETY: the caller's promise.
+    told.unwrap_or_else(|| unsafe { copy_out("", buf, cap) })
 }
 
 fn stream(number: i32) -> Result<Stream, castkeep_status> {
@@ -224,14 +245,18 @@ pub unsafe extern "C" fn castkeep_session_new(
     };
     answer(owner.guard.enter(|state| {
         let State { sessions, .. } = state;
-        sessions.try_reserve(1).map_err(|_| CASTKEEP_STATUS_NO_MEMORY)?;
-        let made = Box::into_raw(Box::new(castkeep_session {
+        let made = boxed(castkeep_session {
             client: Cell::new(client.cast_const()),
             id: Cell::new(None),
             reserved_bytes: Cell::new(0),
             metadata: RefCell::default(),
-        }));
-        sessions.push(made);
+        });
+        let made = Box::into_raw(made.map_err(|_| CASTKEEP_STATUS_NO_MEMORY)?);
+        if space::push(sessions, made).is_err() {
+            // SAFETY: just made, and nobody else's.
+            drop(unsafe { Box::from_raw(made) });
+            return Err(CASTKEEP_STATUS_NO_MEMORY);
+        }
         // SAFETY: as above.
         unsafe { session.write(made) };
         Ok(())
@@ -267,12 +292,19 @@ pub unsafe extern "C" fn castkeep_session_set_text(
         if session.id.get().is_some() {
             return Err(CASTKEEP_STATUS_WRONG_STATE);
         }
-        let mut metadata = session.metadata.borrow_mut();
+        let Ok(mut metadata) = session.metadata.try_borrow_mut() else {
+            return Err(CASTKEEP_STATUS_REENTRANT);
+        };
         match what {
             CASTKEEP_TEXT_COMMAND => metadata.command = Some(text),
             CASTKEEP_TEXT_SSH_USER => metadata.ssh_user = text,
             CASTKEEP_TEXT_LOCAL_USER => metadata.local_user = text,
-            CASTKEEP_TEXT_TERM => metadata.env = Some(vec![("TERM".to_owned(), text)]),
+            CASTKEEP_TEXT_TERM => {
+                let name = space::string("TERM").map_err(|e| client.status(e))?;
+                let mut env = Vec::new();
+                space::push(&mut env, (name, text)).map_err(|e| client.status(e))?;
+                metadata.env = Some(env);
+            }
             CASTKEEP_TEXT_KIND => metadata.kind = text,
             CASTKEEP_TEXT_SOURCE => metadata.src_node = text,
             CASTKEEP_TEXT_SOURCE_ID => metadata.src_node_id = text,
@@ -289,7 +321,8 @@ pub unsafe extern "C" fn castkeep_session_set_text(
 /// Opens the session: reserves its memory and begins to look for a recorder. CASTKEEP_EVENT_START or
 /// CASTKEEP_EVENT_REFUSED follows, at the latest after the start limit. Until START the program must not run: fork it, and let
 /// the child wait on a pipe.
-/// Returns  : OK; LIMIT; TOO_BIG; NO_MEMORY; WRONG_STATE (it is open); CLOSED; FORKED; REENTRANT; INTERNAL
+/// Returns  : OK; LIMIT; TOO_BIG; NO_MEMORY; WRONG_STATE (it is open); CLOSED; FORKED; REENTRANT; INTERNAL. After a failure the
+///            session is only to be freed
 /// Threads  : polled: one at a time; threaded: any.   Blocks: never, but for the kernel's random generator shortly after boot.   Since: 0.1
 ///
 /// # Safety
@@ -311,11 +344,16 @@ pub unsafe extern "C" fn castkeep_session_open(session: *mut castkeep_session) -
         if reserved > client.max_bytes {
             return Err(CASTKEEP_STATUS_LIMIT);
         }
-        let mut metadata = session.metadata.borrow().clone();
+        let Ok(mut metadata) =
+            session.metadata.try_borrow_mut().map(|mut m| core::mem::take(&mut *m))
+        else {
+            return Err(CASTKEEP_STATUS_REENTRANT);
+        };
         if metadata.src_node_id.is_empty() {
-            metadata.src_node_id.clone_from(&metadata.src_node);
+            metadata.src_node_id =
+                space::string(&metadata.src_node).map_err(|e| client.status(e))?;
         }
-        let id = state.driver.open(metadata, client.decision.clone()).map_err(|e| match e {
+        let id = state.driver.open(metadata, &client.decision).map_err(|e| match e {
             Error::Full => CASTKEEP_STATUS_LIMIT,
             e => client.status(e),
         })?;
@@ -339,7 +377,7 @@ pub unsafe extern "C" fn castkeep_session_wait_start(
     session: *mut castkeep_session,
     timeout_ms: u32,
 ) -> i32 {
-    let known = |_: &castkeep_client, driver: &mut Polled, id| {
+    let known = |_: &castkeep_client, driver: &mut Driver, id| {
         Ok(match driver.state(id) {
             Stage::Connecting
             | Stage::CheckPolicy
@@ -460,7 +498,8 @@ pub unsafe extern "C" fn castkeep_session_resize(
     answer(client.guard.enter(|state| match handle.id.get() {
         Some(id) => state.driver.resize(id, cols, rows).map_err(|e| client.status(e)),
         None => {
-            handle.metadata.borrow_mut().size = (cols, rows);
+            let metadata = handle.metadata.try_borrow_mut();
+            metadata.map_err(|_| CASTKEEP_STATUS_REENTRANT)?.size = (cols, rows);
             Ok(())
         }
     }))
@@ -519,10 +558,7 @@ pub unsafe extern "C" fn castkeep_session_message(
     cap: usize,
 ) -> usize {
     // SAFETY: the caller's promise.
-    let found = (unsafe { session.as_ref() })
-        .and_then(|session| session.open_call(|_, d, id| Ok(d.message(id).to_owned())).ok());
-    // SAFETY: the caller's promise.
-    unsafe { copy_out(&found.unwrap_or_default(), buf, cap) }
+    unsafe { tell(session, buf, cap, |driver, id| driver.message(id)) }
 }
 
 /// The recording's id: 32 hexadecimal digits, by which `castkeep ls`, `play` and `join` know it.
@@ -539,12 +575,7 @@ pub unsafe extern "C" fn castkeep_session_recording(
     cap: usize,
 ) -> usize {
     // SAFETY: the caller's promise.
-    let found = (unsafe { session.as_ref() }).and_then(|session| {
-        let id = session.open_call(|_, d, id| Ok(d.recording(id).map(str::to_owned)));
-        id.ok().flatten()
-    });
-    // SAFETY: the caller's promise.
-    unsafe { copy_out(&found.unwrap_or_default(), buf, cap) }
+    unsafe { tell(session, buf, cap, |driver, id| driver.recording(id).unwrap_or("")) }
 }
 
 /// Numbers of the session.

@@ -12,7 +12,7 @@ fn generated() -> String {
     let ffi = root().join("ffi");
     let config = cbindgen::Config::from_file(ffi.join("cbindgen.toml")).expect("ffi/cbindgen.toml");
     let mut builder = cbindgen::Builder::new().with_config(config);
-    for file in ["version.rs", "status.rs", "config.rs", "client.rs", "session.rs"] {
+    for file in ["version.rs", "status.rs", "config.rs", "host.rs", "client.rs", "session.rs"] {
         builder = builder.with_src(ffi.join("src").join(file));
     }
     let mut text = Vec::new();
@@ -55,7 +55,11 @@ fn every_export_is_in_the_header() {
     // A new file of exports that `generated` does not name would silently stay out of the header.
     let header = generated();
     for file in std::fs::read_dir(root().join("ffi/src")).expect("ffi/src") {
-        let source = std::fs::read_to_string(file.expect("a file").path()).expect("a source");
+        let path = file.expect("a file").path();
+        if path.is_dir() {
+            continue; // No exports in there: the shell for the library without std.
+        }
+        let source = std::fs::read_to_string(path).expect("a source");
         for export in source.split("pub extern \"C\" fn ").skip(1) {
             let name = export.split('(').next().expect("a name");
             assert!(header.contains(&format!("{name}(")), "{name} is not in the header");

@@ -1,0 +1,13 @@
+//! Where a fault stops: at the boundary to C.
+
+/// The call's answer; none when it ended in a panic.
+#[cfg(feature = "std")]
+pub(crate) fn fenced<T>(call: impl FnOnce() -> T) -> Option<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).ok()
+}
+
+/// There is no panic in this build (`ci/clib` shows it).
+#[cfg(not(feature = "std"))]
+pub(crate) fn fenced<T>(call: impl FnOnce() -> T) -> Option<T> {
+    Some(call())
+}

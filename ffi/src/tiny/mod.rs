@@ -1,0 +1,3 @@
+//! What the library without `std` has in place of the other's: `--no-default-features --features tiny` with the profile `tiny`.
+pub(crate) mod guard;
+mod runtime;

@@ -212,6 +212,18 @@
 #define CASTKEEP_OPTION_TLS_PIN_IGNORES_TIME 17
 
 /*
+ For castkeep_config_set_number: bytes of each stream of output that are recorded of a file transfer: a session whose command is
+ scp, rsync or what git runs on a server, and nothing beside it. Of the rest the recording has number and SHA-256.
+ Unless set 65,536; UINT64_MAX records all.
+ */
+#define CASTKEEP_OPTION_TRANSFER_BYTES 18
+
+/*
+ For castkeep_config_set_number: 1 refuses sessions whose CASTKEEP_TEXT_KIND is "subsystem", which is sftp. Unless set 0.
+ */
+#define CASTKEEP_OPTION_REFUSE_SFTP 19
+
+/*
  For a log function: something failed for good.
  */
 #define CASTKEEP_LOG_ERROR 0
@@ -605,9 +617,9 @@ struct castkeep_config *castkeep_config_new(void);
  A configuration out of a file: HuJSON (JSON with comments and trailing commas), its object "client", or the
  whole when there is none. Names are those of `castkeep record`: recorders (a list of addresses), enforce, reject-message,
  terminate-message, release ("ring" or "commit"), record-input, ring and max-bytes ("256KiB"), grace, stall-limit, start-limit,
- close-wait ("15s", "500ms"), max-sessions; tls-ca, tls-cert, tls-key (files, read now), tls-pin (one or a list),
+ close-wait ("15s", "500ms"), max-sessions; volume ("64KiB" or "all") and sftp ("pass" or "refuse") for file transfers; tls-ca, tls-cert, tls-key (files, read now), tls-pin (one or a list),
  tls-pin-ignores-time. A recorder is an address as for castkeep_config_add_recorder, or {"address": ..., "name": ...}
- as for castkeep_config_add_recorder_named. A name that is not known is an error, so that no policy is lost to a typing mistake.
+ as for castkeep_config_add_recorder_named, or {"host": ...} as for castkeep_config_add_recorder_host. A name that is not known is an error, so that no policy is lost to a typing mistake.
  Read it once, where the daemon starts: a bad file should stop the daemon, not the first login.
  path,len : the file
  why,cap  : out, what is wrong, cut to fit and ended with NUL; may be NULL with 0
@@ -805,7 +817,7 @@ int32_t castkeep_session_open(struct castkeep_session *session);
  Waits until it is known whether the program may start, for hosts without an event loop. The events come as well.
  timeout_ms: longest wait
  Returns  : OK (the program may start); REFUSED (it must not: show castkeep_session_message, end with 254); TIMED_OUT (not
-            known yet); BAD_PARAMETER; WRONG_STATE; CLOSED; FORKED; REENTRANT; INTERNAL
+            known yet); BAD_PARAMETER; WRONG_STATE; CLOSED (it is over); FORKED; REENTRANT; INTERNAL
  Threads  : polled: one at a time; threaded: any.   Blocks: at most timeout_ms.   Since: 0.1
  */
 int32_t castkeep_session_wait_start(struct castkeep_session *session, uint32_t timeout_ms);

@@ -90,6 +90,12 @@ pub fn copy(to: &mut [u8], from: &[u8]) {
     }
 }
 
+/// As `<[u8]>::strip_prefix`, which is written with a panic that not every compilation can do without.
+#[must_use]
+pub fn behind<'a>(text: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
+    if text.starts_with(prefix) { text.get(prefix.len()..) } else { None }
+}
+
 /// A queue of at most so many values, reserved when it is made.
 #[derive(Debug)]
 pub struct Queue<T> {

@@ -259,3 +259,84 @@ fn the_number_of_sessions_is_bounded_and_old_names_are_known_as_such() {
     driver.free(first);
     driver.output(second, Stream::Stdout, b"x").unwrap();
 }
+
+/// The SHA-256 that the gap of a stream names, and its number of bytes.
+fn gap(markers: &[String], stream: &str) -> (u64, String) {
+    let end = format!(" stream={stream}");
+    let gaps: Vec<_> =
+        markers.iter().filter(|m| m.starts_with("castkeep:gap ") && m.ends_with(&end)).collect();
+    assert_eq!(gaps.len(), 1, "{markers:?}");
+    let field = |name: &str| {
+        gaps[0].split(' ').find_map(|word| word.strip_prefix(name)).expect("a field").to_owned()
+    };
+    (field("bytes=").parse().unwrap(), field("sha256="))
+}
+
+fn hash(bytes: &[u8]) -> String {
+    use sha2::{Digest as _, Sha256};
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[test]
+fn of_a_transfer_the_beginning_of_each_stream_is_recorded() {
+    for release in [Release::Ring, Release::Commit] {
+        let recorder = Recorder::start(Manner::Good);
+        let mut driver = Polled::new(ClientConfig::default()).unwrap();
+        let mut decision = closed(addrs(&[&recorder]));
+        decision.release = release;
+        let metadata = Metadata { volume_bytes: Some(1000), ..metadata() };
+        let id = driver.open(metadata, &decision).unwrap();
+        until(&mut driver, |of, notice| of == id && notice == Notice::Start { recorded: true });
+        let all = lines(0, 100_000);
+        give(&mut driver, id, all.as_bytes());
+        driver.output(id, Stream::Stderr, b"short").unwrap_or_else(|_| {
+            until(&mut driver, |of, notice| of == id && notice == Notice::Room);
+            driver.output(id, Stream::Stderr, b"short").unwrap();
+        });
+        driver.exit(id, ExitStatus::Code(0)).unwrap();
+        driver.finish(id, LONG).unwrap();
+        until(&mut driver, |of, notice| of == id && notice == Notice::Finished);
+        assert_eq!(driver.released(id, Stream::Stdout), all.len() as u64);
+        assert_eq!(driver.stats(id).unrecorded, all.len() as u64 - 1000);
+        let told = tell(&join(&recorder.parts()));
+        assert_eq!(told.output, all[..1000]);
+        assert_eq!(told.stderr, "short");
+        assert!(told.markers.contains(&"castkeep:capped stream=stdout after=1000".to_owned()));
+        let rest = &all.as_bytes()[1000..];
+        assert_eq!(gap(&told.markers, "stdout"), (rest.len() as u64, hash(rest)));
+        assert_eq!(told.exit.as_deref(), Some("0"));
+    }
+}
+
+#[test]
+fn of_a_transfer_nothing_is_shown_before_what_came_before_it_is_stored() {
+    let recorder = Recorder::start(Manner::NeverCommits);
+    let mut driver = Polled::new(ClientConfig::default()).unwrap();
+    let mut decision = closed(addrs(&[&recorder]));
+    decision.release = Release::Commit;
+    let id = driver.open(Metadata { volume_bytes: Some(10), ..metadata() }, &decision).unwrap();
+    until(&mut driver, |of, notice| of == id && notice == Notice::Start { recorded: true });
+    driver.output(id, Stream::Stdout, &[b'x'; 2000]).unwrap();
+    assert_eq!((driver.released(id, Stream::Stdout), driver.room(id)), (0, 0));
+    assert_eq!(driver.output(id, Stream::Stdout, b"y"), Err(Error::Full));
+}
+
+#[test]
+fn policy_refuses_a_session_that_could_be_recorded() {
+    let recorder = Recorder::start(Manner::Good);
+    let mut driver = Polled::new(ClientConfig::default()).unwrap();
+    let refused = Metadata { refusal: Some("not here\n".to_owned()), ..metadata() };
+    // Whatever the policy is for recorders that fail.
+    for decision in [
+        closed(addrs(&[&recorder])),
+        Decision::open(addrs(&[&recorder])),
+        Decision::open(Vec::new()),
+    ] {
+        let id = driver.open(refused.clone(), &decision).unwrap();
+        until(&mut driver, |of, notice| of == id && notice == Notice::Refused);
+        assert_eq!(driver.message(id), "not here\n");
+        assert!(driver.output(id, Stream::Stdout, b"x").is_err());
+        driver.free(id);
+    }
+    assert!(recorder.parts().is_empty());
+}

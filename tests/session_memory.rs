@@ -95,6 +95,8 @@ impl Session {
             deadlines: Deadlines::default(),
             record_input: false,
             stock_with_release_commit: false,
+            volume_bytes: None,
+            refusal: None,
             jitter_seed: 1,
         };
         let mut machine = Machine::new(cfg, now).unwrap();

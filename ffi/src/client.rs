@@ -12,7 +12,7 @@ use core_lib::client::heap::boxed;
 use core_lib::client::{Decision, Notice, Polled, Release, SessionId};
 use core_lib::error::{Error, Misuse};
 
-use crate::config::castkeep_config;
+use crate::config::{Transfers, castkeep_config};
 use crate::fence::fenced;
 use crate::guard::{Guard, State};
 use crate::session::castkeep_session;
@@ -62,6 +62,7 @@ pub struct castkeep_client {
     /// What one session keeps in its ring, and all of them may.
     pub(crate) ring_bytes: usize,
     pub(crate) max_bytes: usize,
+    pub(crate) transfers: Transfers,
     /// The driver's.
     fd: c_int,
 }
@@ -204,6 +205,7 @@ fn make(config: &castkeep_config, threaded: bool) -> Result<Box<castkeep_client>
         close_wait: config.close_wait,
         ring_bytes: config.ring_bytes,
         max_bytes: config.max_bytes,
+        transfers: config.transfers,
         fd,
     };
     boxed(client).map_err(|_| CASTKEEP_STATUS_NO_MEMORY)

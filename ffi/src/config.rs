@@ -11,10 +11,11 @@ use core::ffi::c_char;
 use core::time::Duration;
 
 use core_lib::client::heap::boxed;
-use core_lib::client::{Decision, RecorderAddr, Release, Settings};
+use core_lib::client::{Decision, Metadata, RecorderAddr, Release, Settings};
 #[cfg(feature = "tls")]
 use core_lib::client::{Tls, TlsConfig};
 use core_lib::error::Error;
+use core_lib::session::volume::{TRANSFERS, is_transfer};
 use core_lib::{limits, space};
 
 use crate::bytes::{bytes, copy_out, text};
@@ -69,6 +70,12 @@ pub const CASTKEEP_OPTION_TLS_PIN: i32 = 16;
 /// For castkeep_config_set_number: 1 does not look at the validity period of a certificate whose key is pinned, for
 /// machines whose clock is wrong at start. Unless set 0.
 pub const CASTKEEP_OPTION_TLS_PIN_IGNORES_TIME: i32 = 17;
+/// For castkeep_config_set_number: bytes of each stream of output that are recorded of a file transfer: a session whose command is
+/// scp, rsync or what git runs on a server, and nothing beside it. Of the rest the recording has number and SHA-256.
+/// Unless set 65,536; UINT64_MAX records all.
+pub const CASTKEEP_OPTION_TRANSFER_BYTES: i32 = 18;
+/// For castkeep_config_set_number: 1 refuses sessions whose CASTKEEP_TEXT_KIND is "subsystem", which is sftp. Unless set 0.
+pub const CASTKEEP_OPTION_REFUSE_SFTP: i32 = 19;
 
 /// What one system call sends at most: a session's share of memory beside its ring.
 const LINK_BYTES: usize = if cfg!(feature = "std") { 8 * 1024 } else { limits::LINK_OUT_MIN_BYTES };
@@ -95,9 +102,32 @@ pub struct castkeep_config {
     pub(crate) start_limit: Option<Duration>,
     pub(crate) close_wait: Duration,
     pub(crate) max_bytes: usize,
+    pub(crate) transfers: Transfers,
     #[cfg(feature = "tls")]
     tls: TlsConfig,
     pub(crate) host: Surroundings,
+}
+
+/// What of file transfers is recorded.
+#[derive(Clone, Copy)]
+pub(crate) struct Transfers {
+    /// Of each stream; `u64::MAX` for all.
+    pub(crate) cap_bytes: u64,
+    pub(crate) refuse_sftp: bool,
+}
+
+impl Transfers {
+    /// What it means for a session.
+    pub(crate) fn apply(self, metadata: &mut Metadata) -> Result<(), Error> {
+        let command = metadata.command.as_deref().unwrap_or_default();
+        if self.cap_bytes < u64::MAX && is_transfer(command.as_bytes(), TRANSFERS) {
+            metadata.volume_bytes = Some(self.cap_bytes);
+        }
+        if self.refuse_sftp && metadata.kind == "subsystem" {
+            metadata.refusal = Some(space::string("sftp is not allowed here\n")?);
+        }
+        Ok(())
+    }
 }
 
 /// One address of the list.
@@ -195,6 +225,7 @@ impl Default for castkeep_config {
             start_limit: None,
             close_wait: Duration::from_secs(2),
             max_bytes: usize::MAX,
+            transfers: Transfers { cap_bytes: limits::TRANSFER_BYTES, refuse_sftp: false },
             #[cfg(feature = "tls")]
             tls: TlsConfig::default(),
             host: Surroundings::default(),
@@ -424,6 +455,8 @@ impl castkeep_config {
             CASTKEEP_OPTION_START_LIMIT_MS => self.start_limit = Some(time()?),
             CASTKEEP_OPTION_CLOSE_WAIT_MS => self.close_wait = time()?,
             CASTKEEP_OPTION_MAX_BYTES => self.max_bytes = size,
+            CASTKEEP_OPTION_TRANSFER_BYTES => self.transfers.cap_bytes = value,
+            CASTKEEP_OPTION_REFUSE_SFTP => self.transfers.refuse_sftp = flag()?,
             CASTKEEP_OPTION_TLS_PIN_IGNORES_TIME => {
                 let ignores = flag()?;
                 self.set_tls(None, Some(ignores))?;
@@ -462,9 +495,9 @@ pub extern "C" fn castkeep_config_new() -> *mut castkeep_config {
 /// A configuration out of a file: HuJSON (JSON with comments and trailing commas), its object "client", or the
 /// whole when there is none. Names are those of `castkeep record`: recorders (a list of addresses), enforce, reject-message,
 /// terminate-message, release ("ring" or "commit"), record-input, ring and max-bytes ("256KiB"), grace, stall-limit, start-limit,
-/// close-wait ("15s", "500ms"), max-sessions; tls-ca, tls-cert, tls-key (files, read now), tls-pin (one or a list),
+/// close-wait ("15s", "500ms"), max-sessions; volume ("64KiB" or "all") and sftp ("pass" or "refuse") for file transfers; tls-ca, tls-cert, tls-key (files, read now), tls-pin (one or a list),
 /// tls-pin-ignores-time. A recorder is an address as for castkeep_config_add_recorder, or {"address": ..., "name": ...}
-/// as for castkeep_config_add_recorder_named. A name that is not known is an error, so that no policy is lost to a typing mistake.
+/// as for castkeep_config_add_recorder_named, or {"host": ...} as for castkeep_config_add_recorder_host. A name that is not known is an error, so that no policy is lost to a typing mistake.
 /// Read it once, where the daemon starts: a bad file should stop the daemon, not the first login.
 /// path,len : the file
 /// why,cap  : out, what is wrong, cut to fit and ended with NUL; may be NULL with 0

@@ -13,10 +13,11 @@ use core_lib::limits;
 
 use crate::config::{
     CASTKEEP_OPTION_CLOSE_WAIT_MS, CASTKEEP_OPTION_GRACE_MS, CASTKEEP_OPTION_MAX_BYTES,
-    CASTKEEP_OPTION_MAX_SESSIONS, CASTKEEP_OPTION_RING_BYTES, CASTKEEP_OPTION_STALL_LIMIT_MS,
-    CASTKEEP_OPTION_START_LIMIT_MS, CASTKEEP_OPTION_TLS_AUTHORITIES,
-    CASTKEEP_OPTION_TLS_CERTIFICATE, CASTKEEP_OPTION_TLS_KEY, CASTKEEP_OPTION_TLS_PIN,
-    CASTKEEP_OPTION_TLS_PIN_IGNORES_TIME, castkeep_config,
+    CASTKEEP_OPTION_MAX_SESSIONS, CASTKEEP_OPTION_REFUSE_SFTP, CASTKEEP_OPTION_RING_BYTES,
+    CASTKEEP_OPTION_STALL_LIMIT_MS, CASTKEEP_OPTION_START_LIMIT_MS,
+    CASTKEEP_OPTION_TLS_AUTHORITIES, CASTKEEP_OPTION_TLS_CERTIFICATE, CASTKEEP_OPTION_TLS_KEY,
+    CASTKEEP_OPTION_TLS_PIN, CASTKEEP_OPTION_TLS_PIN_IGNORES_TIME, CASTKEEP_OPTION_TRANSFER_BYTES,
+    castkeep_config,
 };
 use crate::status::castkeep_status::*;
 
@@ -106,6 +107,19 @@ fn set(config: &mut castkeep_config, name: &str, value: &Value) -> Result<(), St
         }
         "record-input" => config.record_input = flag()?,
         "ring" => number(config, CASTKEEP_OPTION_RING_BYTES, bytes()?)?,
+        "volume" => {
+            let all = value.as_str() == Some("all");
+            let bytes = if all { u64::MAX } else { bytes()? };
+            number(config, CASTKEEP_OPTION_TRANSFER_BYTES, bytes)?;
+        }
+        "sftp" => {
+            let refuse = match text()? {
+                "pass" => 0,
+                "refuse" => 1,
+                _ => return Err("`pass` or `refuse` was expected".into()),
+            };
+            number(config, CASTKEEP_OPTION_REFUSE_SFTP, refuse)?;
+        }
         "max-bytes" => number(config, CASTKEEP_OPTION_MAX_BYTES, bytes()?)?,
         "tls-ca" => read(config, CASTKEEP_OPTION_TLS_AUTHORITIES, text()?)?,
         "tls-cert" => read(config, CASTKEEP_OPTION_TLS_CERTIFICATE, text()?)?,
@@ -188,7 +202,7 @@ mod tests {
             "client": {
                 "recorders": ["127.0.0.1:80", "[::1]:8080", "unix:/run/r"],
                 "enforce": true, "terminate-message": "over\n", "ring": "1MiB", "grace": "2m", "close-wait": "500ms",
-                "release": "commit", "record-input": true, "max-sessions": 3,
+                "release": "commit", "record-input": true, "max-sessions": 3, "volume": "1KiB", "sftp": "refuse",
             },
         }"#;
         let config = parse(text).expect("a configuration");
@@ -200,6 +214,9 @@ mod tests {
         assert_eq!(config.close_wait, Duration::from_millis(500));
         assert_eq!(config.release, Release::Commit);
         assert!(config.record_input);
+        assert_eq!((config.transfers.cap_bytes, config.transfers.refuse_sftp), (1024, true));
+        let all = parse(r#"{"volume": "all"}"#).expect("a configuration");
+        assert_eq!(all.transfers.cap_bytes, u64::MAX);
     }
 
     #[test]

@@ -353,6 +353,7 @@ pub unsafe extern "C" fn castkeep_session_open(session: *mut castkeep_session) -
             metadata.src_node_id =
                 space::string(&metadata.src_node).map_err(|e| client.status(e))?;
         }
+        client.transfers.apply(&mut metadata).map_err(|e| client.status(e))?;
         let id = state.driver.open(metadata, &client.decision).map_err(|e| match e {
             Error::Full => CASTKEEP_STATUS_LIMIT,
             e => client.status(e),
@@ -367,7 +368,7 @@ pub unsafe extern "C" fn castkeep_session_open(session: *mut castkeep_session) -
 /// Waits until it is known whether the program may start, for hosts without an event loop. The events come as well.
 /// timeout_ms: longest wait
 /// Returns  : OK (the program may start); REFUSED (it must not: show castkeep_session_message, end with 254); TIMED_OUT (not
-///            known yet); BAD_PARAMETER; WRONG_STATE; CLOSED; FORKED; REENTRANT; INTERNAL
+///            known yet); BAD_PARAMETER; WRONG_STATE; CLOSED (it is over); FORKED; REENTRANT; INTERNAL
 /// Threads  : polled: one at a time; threaded: any.   Blocks: at most timeout_ms.   Since: 0.1
 ///
 /// # Safety
@@ -386,6 +387,10 @@ pub unsafe extern "C" fn castkeep_session_wait_start(
             | Stage::TryFailover
             | Stage::RecordingFailed => None,
             Stage::SessionRejected => Some(CASTKEEP_STATUS_REFUSED),
+            // Closed, or over before anybody asked.
+            Stage::SessionComplete | Stage::SessionTerminated | Stage::Incomplete => {
+                Some(CASTKEEP_STATUS_CLOSED)
+            }
             _ => Some(CASTKEEP_STATUS_OK),
         })
     };

@@ -20,6 +20,17 @@ pub enum Stream {
     Stderr,
 }
 
+impl Stream {
+    /// As markers name it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
+    }
+}
+
 /// How a program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitStatus<'a> {
@@ -147,6 +158,46 @@ impl Encoder {
             line.number(bytes);
             line.put(b" ms=");
             line.number(ms);
+            line.end();
+        })
+    }
+
+    /// Writes that from here on this stream is counted and not recorded, as [`Encoder::marker`] does.
+    pub fn capped(&mut self, t: Span, stream: Stream, after: u64, out: &mut [u8]) -> usize {
+        self.whole(t, out, |line, time| {
+            line.begin(time, b'm');
+            line.put(label::CAPPED.as_bytes());
+            line.put(b"stream=");
+            line.put(stream.name().as_bytes());
+            line.put(b" after=");
+            line.number(after);
+            line.end();
+        })
+    }
+
+    /// Writes the marker for what [`Encoder::capped`] left out of a stream, as [`Encoder::gap`] does.
+    pub fn left_out(
+        &mut self,
+        t: Span,
+        stream: Stream,
+        bytes: u64,
+        ms: u64,
+        sha256: &[u8; 32],
+        out: &mut [u8],
+    ) -> usize {
+        self.whole(t, out, |line, time| {
+            line.begin(time, b'm');
+            line.put(label::GAP.as_bytes());
+            line.put(b"bytes=");
+            line.number(bytes);
+            line.put(b" ms=");
+            line.number(ms);
+            line.put(b" sha256=");
+            for byte in sha256 {
+                line.put(&[hex_digit(byte >> 4), hex_digit(byte & 15)]);
+            }
+            line.put(b" stream=");
+            line.put(stream.name().as_bytes());
             line.end();
         })
     }
@@ -595,6 +646,10 @@ fn signal_number(name: &str) -> i32 {
 }
 
 const CLOSE: &[u8] = b"\"]\n";
+
+const fn hex_digit(value: u8) -> u8 {
+    if value < 10 { b'0' | value } else { b'W'.wrapping_add(value) }
+}
 
 /// U+FFFD.
 const REPLACEMENT: &[u8] = "\u{fffd}".as_bytes();

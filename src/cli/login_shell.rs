@@ -17,6 +17,7 @@ use super::recording::{self, Settings};
 use super::relay::{self, Job};
 use super::{Args, Exit, Failure, Opt, Spec, asked, config, nesting, pty, pty_sys, trusted};
 use crate::limits;
+use crate::session::volume::TRANSFERS;
 
 pub(crate) const SPEC: Spec = Spec {
     name: "login-shell",
@@ -341,8 +342,6 @@ fn command(job: &Job) -> Command {
 
 /// As Debian has it.
 const SFTP_SERVER: &str = "/usr/lib/openssh/sftp-server";
-const TRANSFERS: [&str; 5] =
-    ["scp", "rsync", "git-upload-pack", "git-receive-pack", "git-upload-archive"];
 /// Variables by which the system's resolver would send us to another recorder.
 const OF_THE_RESOLVER: [&str; 4] =
     ["HOSTALIASES", "LOCALDOMAIN", "RES_OPTIONS", "RESOLV_HOST_CONF"];

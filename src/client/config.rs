@@ -281,7 +281,7 @@ impl fmt::Display for RecorderAddr {
     }
 }
 
-/// What the first line of the recording says. Everything is optional.
+/// What the first line of the recording says, and what is particular to one session. Everything is optional.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata {
     /// Columns and rows; zeros without a terminal.
@@ -314,6 +314,11 @@ pub struct Metadata {
     pub program: String,
     /// Only for `kubectl` sessions.
     pub kubernetes: Option<Kubernetes>,
+    /// Not said, but done: how many bytes of each stream of output are recorded, and a gap with the number and the SHA-256 of the
+    /// others. None: all. See [`is_transfer`](crate::session::volume::is_transfer).
+    pub volume_bytes: Option<u64>,
+    /// Set: the session is refused with this text, whatever recorders say.
+    pub refusal: Option<String>,
 }
 
 /// Called by the worker for each change of state, see [`Decision::observer`].

@@ -16,11 +16,12 @@ use crate::time::Span;
 pub(super) fn machine_config(
     ring_bytes: usize,
     protocols: Protocols,
-    metadata: Metadata,
+    mut metadata: Metadata,
     decision: &Decision,
 ) -> Result<(RecordingId, Config), Error> {
     let recording = sys::random::<16>()?;
     let id = RecordingId::new(&recording);
+    let (volume_bytes, refusal) = (metadata.volume_bytes, metadata.refusal.take());
     let config = Config {
         header: header(metadata, &id)?,
         recording,
@@ -36,6 +37,8 @@ pub(super) fn machine_config(
         deadlines: deadlines(decision),
         record_input: decision.record_input,
         stock_with_release_commit: decision.stock_with_release_commit,
+        volume_bytes,
+        refusal,
         jitter_seed: u64::from_ne_bytes(sys::random::<8>()?),
     };
     Ok((id, config))

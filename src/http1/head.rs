@@ -4,6 +4,7 @@ use httparse::{EMPTY_HEADER, Header};
 
 use super::BodyKind;
 use crate::limits::{HEAD_BYTES, HEAD_FIELDS};
+use crate::space;
 
 /// Why a head is refused, and with that what a server answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -234,13 +235,16 @@ impl<'a> Iterator for Lines<'a> {
         let end = rest.iter().position(|b| *b == b'\n')?;
         self.at = self.at.saturating_add(end).saturating_add(1);
         let line = rest.get(..end)?;
-        Some(line.strip_suffix(b"\r").unwrap_or(line))
+        match line.split_last() {
+            Some((b'\r', line)) => Some(line),
+            _ => Some(line),
+        }
     }
 }
 
 /// Whether it is HTTP/1.0, the status, the reason.
 fn status_line(line: &[u8]) -> Result<(bool, u16, &str), HeadError> {
-    let rest = line.strip_prefix(VERSION).ok_or(HeadError::Malformed)?;
+    let rest = space::behind(line, VERSION).ok_or(HeadError::Malformed)?;
     let (http10, rest) = match rest.split_first() {
         Some((b'0', rest)) => (true, rest),
         Some((b'1', rest)) => (false, rest),

@@ -32,6 +32,10 @@ pub struct Config {
     pub record_input: bool,
     /// With [`Release::Commit`]: use recorders without the extension as well, releasing at what they give.
     pub stock_with_release_commit: bool,
+    /// How many bytes of each stream of output are recorded; what comes behind them is counted and hashed. None: all.
+    pub volume_bytes: Option<u64>,
+    /// Set: the session is refused with this text, whatever recorders say.
+    pub refusal: Option<String>,
     /// Seed for the jitter of background attempts.
     pub jitter_seed: u64,
 }

@@ -33,6 +33,13 @@ impl Machine {
         self.hunt = Some(Hunt::new(Goal::Start, hunt::from_start(&self.recorders), now));
     }
 
+    /// Connecting ─► CheckPolicy ─► SessionRejected
+    pub(super) fn refuse(&mut self) {
+        self.to(State::CheckPolicy, Reason::Begin);
+        self.to(State::SessionRejected, Reason::Policy);
+        self.events.push(Event::Refused);
+    }
+
     /// Runs everything that is due: links, deadlines, the search, the ring.
     pub(super) fn step(&mut self, now: Tick) {
         for id in self.links.ids().into_iter().flatten() {

@@ -121,6 +121,8 @@ impl Sim {
             deadlines: Deadlines::default(),
             record_input: flags & 32 != 0,
             stock_with_release_commit: flags & 64 != 0,
+            volume_bytes: None,
+            refusal: None,
             jitter_seed: 1,
         };
         let now = Tick(1_000);

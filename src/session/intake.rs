@@ -1,8 +1,12 @@
 //! From what the host gives to bytes in the ring: encoding, what waits, what is counted instead of recorded.
 
+use alloc::vec::Vec;
+
+use super::volume::Volume;
 use crate::cast::{Encoder, ExitStatus, Stream, label, worst_case_bytes};
 use crate::error::{Error, bug};
 use crate::limits::{EVENT_INPUT_BYTES, UTF8_TAIL_WAIT};
+use crate::space;
 use crate::time::{Span, Tick};
 use crate::upload::marks::{Marks, Raw};
 use crate::upload::window::{PIECE_BYTES, RESERVE_BYTES, TURN_BYTES, Window};
@@ -22,6 +26,11 @@ pub(super) struct Intake {
     /// When a carried tail is written as it is.
     tail_by: Option<Tick>,
     stall: Stall,
+    /// Where only the beginning of each stream is recorded: standard output, standard error.
+    volumes: Vec<Volume<Tick>>,
+    cap_bytes: u64,
+    /// Streams whose marker for that is still to be written.
+    cap_untold: [bool; 2],
     /// A size for which there was no room.
     size: Option<(u16, u16)>,
     pub(super) unrecorded: u64,
@@ -40,7 +49,16 @@ enum Stall {
 }
 
 impl Intake {
-    pub(super) fn new(ring: usize, marks: bool, now: Tick) -> Result<Self, Error> {
+    pub(super) fn new(
+        ring: usize,
+        marks: bool,
+        cap_bytes: Option<u64>,
+        now: Tick,
+    ) -> Result<Self, Error> {
+        let mut volumes = Vec::new();
+        for cap_bytes in STREAMS.iter().filter_map(|_| cap_bytes) {
+            space::push(&mut volumes, Volume::new(cap_bytes))?;
+        }
         Ok(Self {
             origin: now,
             encoder: Encoder::new(),
@@ -50,6 +68,9 @@ impl Intake {
             in_ring: Raw::default(),
             tail_by: None,
             stall: Stall::No,
+            volumes,
+            cap_bytes: cap_bytes.unwrap_or(u64::MAX),
+            cap_untold: [false; 2],
             size: None,
             unrecorded: 0,
             gaps: 0,
@@ -64,8 +85,44 @@ impl Intake {
         Ok(())
     }
 
-    /// Encodes a prefix of `data`; its length.
+    /// Encodes a prefix of `data`; its length. Of a stream that is past its cap all is taken and nothing encoded.
     pub(super) fn output(&mut self, now: Tick, stream: Stream, data: &[u8]) -> usize {
+        let Some(volume) = self.volumes.get(index(stream)) else {
+            return self.encode(now, stream, data);
+        };
+        let (within, beyond) =
+            data.split_at_checked(volume.recordable(data.len())).unwrap_or_default();
+        let taken = if within.is_empty() { 0 } else { self.encode(now, stream, within) };
+        if let Some(volume) = self.volumes.get_mut(index(stream)) {
+            volume.recorded(taken);
+        }
+        if taken < within.len() || beyond.is_empty() {
+            return taken;
+        }
+        self.leave_out(now, stream, beyond);
+        data.len()
+    }
+
+    /// Takes what policy leaves out of the recording. It may be shown when all that came before it may.
+    fn leave_out(&mut self, now: Tick, stream: Stream, beyond: &[u8]) {
+        if let Some(volume) = self.volumes.get_mut(index(stream)) {
+            let first = volume.leave_out(beyond, now);
+            if let Some(untold) = self.cap_untold.get_mut(index(stream)) {
+                *untold |= first;
+            }
+        }
+        self.unrecorded = self.unrecorded.saturating_add(beyond.len() as u64);
+        self.write_caps(now);
+        if self.is_held() {
+            self.raw.add(stream, beyond.len());
+            self.mark(now);
+        } else {
+            self.pass(stream, beyond.len());
+            self.in_ring = self.raw;
+        }
+    }
+
+    fn encode(&mut self, now: Tick, stream: Stream, data: &[u8]) -> usize {
         if let Stall::Counting { since, bytes } = self.stall {
             let bytes = bytes.saturating_add(data.len() as u64);
             self.stall = Stall::Counting { since, bytes };
@@ -142,6 +199,7 @@ impl Intake {
     /// Nothing more comes: writes what waits.
     pub(super) fn settle(&mut self, now: Tick) {
         self.write_gap(now);
+        self.write_left_out(now);
         self.write_size(now, 0);
         self.size = None;
         if self.encoder.has_tail() {
@@ -159,6 +217,7 @@ impl Intake {
             self.control(now, RESERVE_BYTES, |e, out| e.flush(t, out));
         }
         self.write_size(now, RESERVE_BYTES);
+        self.write_caps(now);
         let full = self.free_input() < LEAST_INPUT;
         match self.stall {
             _ if !open && !matches!(self.stall, Stall::Counting { .. }) => self.stall = Stall::No,
@@ -191,8 +250,15 @@ impl Intake {
     pub(super) fn room(&self) -> usize {
         match self.stall {
             Stall::Counting { .. } => usize::MAX,
+            // What goes past the cap takes no memory here, but the host's until it may be shown.
+            _ if self.is_held() && self.volumes.iter().any(Volume::is_past) => 0,
             _ => self.free_input(),
         }
+    }
+
+    /// Whether output waits for its commit.
+    fn is_held(&self) -> bool {
+        self.marks.as_ref().is_some_and(|marks| marks.oldest().is_some())
     }
 
     /// Whether output is counted instead of recorded.
@@ -247,6 +313,33 @@ impl Intake {
         let ms = now.since(since).0.div_ceil(1_000);
         if self.control(now, 0, |e, out| e.gap(t, bytes, ms, out)) {
             self.gaps = self.gaps.saturating_add(1);
+        }
+    }
+
+    /// Says where the recording of a stream ends. Without room it is said later; the gap at its end always is.
+    fn write_caps(&mut self, now: Tick) {
+        if self.is_counting() {
+            return;
+        }
+        let (t, after) = (now.since(self.origin), self.cap_bytes);
+        for stream in STREAMS {
+            let untold = self.cap_untold.get(index(stream)).is_some_and(|untold| *untold);
+            let told = untold
+                && self.control(now, RESERVE_BYTES, |e, out| e.capped(t, stream, after, out));
+            if let Some(untold) = self.cap_untold.get_mut(index(stream)) {
+                *untold &= !told;
+            }
+        }
+    }
+
+    /// What went past the caps.
+    fn write_left_out(&mut self, now: Tick) {
+        let t = now.since(self.origin);
+        for stream in STREAMS {
+            let volume = self.volumes.get_mut(index(stream));
+            let Some(gap) = volume.and_then(Volume::finish) else { continue };
+            let ms = now.since(gap.since).0.div_ceil(1_000);
+            self.control(now, 0, |e, out| e.left_out(t, stream, gap.bytes, ms, &gap.sha256, out));
         }
     }
 
@@ -308,6 +401,15 @@ impl Intake {
     }
 }
 
+const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
+
+const fn index(stream: Stream) -> usize {
+    match stream {
+        Stream::Stdout => 0,
+        Stream::Stderr => 1,
+    }
+}
+
 /// Bytes that an encoder carries for one stream.
 const TAIL_BYTES: u64 = 3;
 
@@ -318,7 +420,6 @@ const LEAST_INPUT: usize = 256;
 mod tests {
     use super::*;
     use crate::limits::RING_MIN_BYTES;
-    use alloc::vec::Vec;
 
     /// From text that grows by its frame alone to bytes that take every escape and a side event.
     const KINDS: [&[u8]; 6] = [
@@ -334,7 +435,7 @@ mod tests {
     fn what_room_says_is_taken_wherever_the_ring_ends() {
         let start = Tick(0);
         for (number, kind) in KINDS.iter().enumerate() {
-            let mut intake = Intake::new(RING_MIN_BYTES, false, start).unwrap();
+            let mut intake = Intake::new(RING_MIN_BYTES, false, None, start).unwrap();
             assert!(intake.begin(b"{}\n").is_ok());
             for round in 0..300usize {
                 // Fills so much first that the turn comes at another place of what is filled then.

@@ -101,6 +101,11 @@ impl Machine {
     /// [`Error::Misuse`] for a parameter out of range, [`Error::TooBig`] for a header, message or list past its limit,
     /// [`Error::NoMemory`].
     pub fn new(cfg: Config, now: Tick) -> Result<Self, Error> {
+        let mut cfg = cfg;
+        let refused = cfg.refusal.is_some();
+        if refused {
+            cfg.on_failure.reject_message = cfg.refusal.take();
+        }
         let messages = [&cfg.on_failure.reject_message, &cfg.on_failure.terminate_message];
         if messages.iter().any(|m| m.as_ref().is_some_and(|m| m.len() > MESSAGE_BYTES))
             || cfg.recorders.len() > RECORDERS_MAX
@@ -142,7 +147,7 @@ impl Machine {
             record_input: cfg.record_input,
             need_commit: marks && !cfg.stock_with_release_commit,
             random: cfg.jitter_seed | 1,
-            intake: Intake::new(cfg.ring_bytes, marks, now)?,
+            intake: Intake::new(cfg.ring_bytes, marks, cfg.volume_bytes, now)?,
             links: Links::default(),
             events: Events::new()?,
             state: State::Connecting,
@@ -169,7 +174,11 @@ impl Machine {
             had_room: false,
             peer_text: String::new(),
         };
-        machine.begin(now);
+        if refused {
+            machine.refuse();
+        } else {
+            machine.begin(now);
+        }
         machine.step(now);
         Ok(machine)
     }

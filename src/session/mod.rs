@@ -32,6 +32,8 @@
 //!     deadlines: Deadlines::default(),
 //!     record_input: false,
 //!     stock_with_release_commit: false,
+//!     volume_bytes: None,
+//!     refusal: None,
 //!     jitter_seed: 3,         // random
 //! };
 //! let mut machine = Machine::new(config, Tick(0))?;
@@ -68,7 +70,9 @@ mod intake;
 mod link;
 mod machine;
 mod report;
+mod sha256;
 mod state;
+pub mod volume;
 
 pub use config::{Config, Deadlines, OnFailure, Protocols, Recorder, Release};
 pub use machine::Machine;

@@ -9,6 +9,7 @@ use crate::error::{Error, Phase};
 ///
 /// ```text
 /// Connecting ─► CheckPolicy ─► NoRecording ───────────────────────────────────► SessionComplete
+///                    ├► SessionRejected (by policy, whatever recorders say)
 ///                    └► FindRecorder ─► TryPrimary ─► Connected ─► Streaming ─► Draining ─► SessionComplete | Incomplete
 ///                                         └► TryFailover ─┘          ▲   │                       (sealed | close timeout)
 ///                                               │                    │   ▼

@@ -89,13 +89,13 @@ impl<'a> Reader<'a> {
     }
 
     fn byte(&mut self, wanted: u8) -> Option<()> {
-        let rest = self.rest.strip_prefix(&[wanted])?;
+        let rest = space::behind(self.rest, &[wanted])?;
         self.rest = rest;
         Some(())
     }
 
     fn word(&mut self, wanted: &[u8]) -> bool {
-        match self.rest.strip_prefix(wanted) {
+        match space::behind(self.rest, wanted) {
             Some(rest) => {
                 self.rest = rest;
                 true

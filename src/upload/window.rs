@@ -19,8 +19,9 @@ use crate::error::{Error, Misuse};
 use crate::limits::{EVENT_INPUT_BYTES, HEADER_LINE_BYTES, RING_MAX_BYTES, RING_MIN_BYTES};
 use crate::space;
 
-/// Room that output never takes: one gap marker, a size that waited, the terminated marker, the exit event.
-pub const RESERVE_BYTES: usize = 4 * CONTROL_EVENT_BYTES;
+/// Room that output never takes: one gap marker, what was left out of each of two streams, a size that waited, the terminated marker,
+/// the exit event.
+pub const RESERVE_BYTES: usize = 6 * CONTROL_EVENT_BYTES;
 
 /// Longest piece that is written at a time.
 pub const PIECE_BYTES: usize = worst_case_bytes(EVENT_INPUT_BYTES);

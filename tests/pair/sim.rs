@@ -156,6 +156,8 @@ impl Pair {
             deadlines: setup.deadlines,
             record_input: false,
             stock_with_release_commit: setup.stock_with_release_commit,
+            volume_bytes: None,
+            refusal: None,
             jitter_seed: 42,
         };
         let mut recorders = setup.flavours.iter().map(|f| Recorder::new(*f)).collect();

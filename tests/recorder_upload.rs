@@ -310,6 +310,7 @@ fn the_orderly_stop() {
     let mut ours = H2::new(connect(address));
     let post = ours.open("POST", "/v2/record", &Resume::new(8, 1, 0).fields(), false);
     ours.send(post, &body[..10_000], false);
+    assert_eq!(ours.status(post), 200);
     let mut stock = H2::new(connect(address));
     let stock_post = stock.open("POST", "/v2/record", &[], false);
     assert_eq!(stock.status(stock_post), 200);

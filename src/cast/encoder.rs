@@ -152,12 +152,7 @@ impl Encoder {
     /// Writes the marker for `bytes` bytes of output that were not recorded over `ms` milliseconds, as [`Encoder::marker`] does.
     pub fn gap(&mut self, t: Span, bytes: u64, ms: u64, out: &mut [u8]) -> usize {
         self.whole(t, out, |line, time| {
-            line.begin(time, b'm');
-            line.put(label::GAP.as_bytes());
-            line.put(b"bytes=");
-            line.number(bytes);
-            line.put(b" ms=");
-            line.number(ms);
+            line.begin_gap(time, bytes, ms);
             line.end();
         })
     }
@@ -186,12 +181,7 @@ impl Encoder {
         out: &mut [u8],
     ) -> usize {
         self.whole(t, out, |line, time| {
-            line.begin(time, b'm');
-            line.put(label::GAP.as_bytes());
-            line.put(b"bytes=");
-            line.number(bytes);
-            line.put(b" ms=");
-            line.number(ms);
+            line.begin_gap(time, bytes, ms);
             line.put(b" sha256=");
             for byte in sha256 {
                 line.put(&[hex_digit(byte >> 4), hex_digit(byte & 15)]);
@@ -507,6 +497,16 @@ struct Cursor<'a> {
 impl<'a> Cursor<'a> {
     const fn new(out: &'a mut [u8]) -> Self {
         Self { out, at: 0, overflow: false }
+    }
+
+    /// The marker for what is not in the recording, open at its end.
+    fn begin_gap(&mut self, time: u64, bytes: u64, ms: u64) {
+        self.begin(time, b'm');
+        self.put(label::GAP.as_bytes());
+        self.put(b"bytes=");
+        self.number(bytes);
+        self.put(b" ms=");
+        self.number(ms);
     }
 
     fn begin(&mut self, time: u64, code: u8) {

@@ -128,61 +128,45 @@ impl Header {
         self.encode_with(Some((&castkeep.recording, offset)))
     }
 
-    /// Room for a line in which little has to be escaped: two of them are held while a session starts, and the most that a
-    /// line may have is a quarter of what a session's heap may hold beside its ring.
-    fn usual_bytes(&self) -> usize {
-        let env =
-            self.env.iter().flatten().map(|(name, value)| name.len().saturating_add(value.len()));
-        let tags = self.src_node_tags.iter().map(String::len);
-        let texts = [
-            &self.src_node,
-            &self.src_node_id,
-            &self.ssh_user,
-            &self.local_user,
-            &self.connection_id,
-        ];
-        let texts =
-            texts.into_iter().chain(&self.command).chain(&self.src_node_user).map(String::len);
-        env.chain(tags).chain(texts).fold(1024, |sum, n| sum.saturating_add(n).saturating_add(8))
+    /// Counted before it is written: on a small machine a line twice as long as needed would be a part of what a session takes.
+    fn encode_with(&self, continues: Option<(&str, u64)>) -> Result<Vec<u8>, Error> {
+        // The room for `castkeepContinues` is always left, so that every part of a recording has the same command.
+        let count = |command_most, continues| {
+            let mut counted = Object::counting();
+            self.write(&mut counted, command_most, continues);
+            counted.len
+        };
+        let others = count(0, None).saturating_add(CONTINUES_BYTES).max(count(0, continues));
+        let command_most = HEADER_LINE_BYTES.saturating_sub(others);
+        let length = count(command_most, continues);
+        if length > HEADER_LINE_BYTES {
+            return Err(Error::TooBig);
+        }
+        let mut object = Object::writing(length)?;
+        self.write(&mut object, command_most, continues);
+        if object.refused { Err(Error::NoMemory) } else { Ok(object.line) }
     }
 
-    fn encode_with(&self, continues: Option<(&str, u64)>) -> Result<Vec<u8>, Error> {
-        let room = self.usual_bytes().min(HEADER_LINE_BYTES);
-        // What follows the command is written first, to know how much of the command fits. The room for `castkeepContinues` is always left,
-        // so that every part of a recording has the same command.
-        let mut behind = Object::new(room, false)?;
-        self.write_behind_command(&mut behind);
-        let own = behind.line.len();
+    fn write(&self, o: &mut Object, command_most: usize, continues: Option<(&str, u64)>) {
+        o.put(b"{");
+        o.number("version", 2);
+        o.number("width", self.width.into());
+        o.number("height", self.height.into());
+        o.signed("timestamp", self.timestamp);
+        if let Some(command) = self.command.as_deref().filter(|c| !c.is_empty()) {
+            o.key("command");
+            o.put(b"\"");
+            o.escape(command, command_most);
+            o.put(b"\"");
+        }
+        self.write_behind_command(o);
         if let Some((recording, offset)) = continues {
-            behind.object("castkeepContinues", |o| {
+            o.object("castkeepContinues", |o| {
                 o.string("recording", recording);
                 o.number("offset", offset);
             });
         }
-        let reserved = own.saturating_add(CONTINUES_BYTES).max(behind.line.len());
-
-        let mut object = Object::new(room, true)?;
-        object.put(b"{");
-        object.number("version", 2);
-        object.number("width", self.width.into());
-        object.number("height", self.height.into());
-        object.signed("timestamp", self.timestamp);
-        if let Some(command) = self.command.as_deref().filter(|c| !c.is_empty()) {
-            object.key("command");
-            let used = object.line.len().saturating_add(reserved).saturating_add("\"\"}\n".len());
-            object.put(b"\"");
-            object.escape(command, HEADER_LINE_BYTES.saturating_sub(used));
-            object.put(b"\"");
-        }
-        object.put(&behind.line);
-        object.put(b"}\n");
-        if object.refused || behind.refused {
-            return Err(Error::NoMemory);
-        }
-        if object.line.len() > HEADER_LINE_BYTES {
-            return Err(Error::TooBig);
-        }
-        Ok(object.line)
+        o.put(b"}\n");
     }
 
     fn write_behind_command(&self, o: &mut Object) {
@@ -311,23 +295,32 @@ impl Header {
     }
 }
 
-/// A JSON object being written: `preserve_order` or not, the keys stand as they are given.
+/// A JSON object being written, or only counted: `preserve_order` or not, the keys stand as they are given.
 struct Object {
     line: Vec<u8>,
+    len: usize,
+    counting: bool,
     empty: bool,
     /// Memory was refused: the line lacks something.
     refused: bool,
 }
 
 impl Object {
-    fn new(room: usize, empty: bool) -> Result<Self, Error> {
+    const fn counting() -> Self {
+        Self { line: Vec::new(), len: 0, counting: true, empty: true, refused: false }
+    }
+
+    fn writing(room: usize) -> Result<Self, Error> {
         let mut line = Vec::new();
         space::reserve(&mut line, room)?;
-        Ok(Self { line, empty, refused: false })
+        Ok(Self { line, counting: false, ..Self::counting() })
     }
 
     fn put(&mut self, bytes: &[u8]) {
-        self.refused |= space::extend(&mut self.line, bytes).is_err();
+        self.len = self.len.saturating_add(bytes.len());
+        if !self.counting {
+            self.refused |= space::extend(&mut self.line, bytes).is_err();
+        }
     }
 
     fn key(&mut self, name: &str) {
@@ -378,9 +371,9 @@ impl Object {
 
     /// Appends as many whole characters of a string's content as take at most `most` bytes.
     fn escape(&mut self, text: &str, most: usize) {
-        let end = self.line.len().saturating_add(most);
+        let end = self.len.saturating_add(most);
         for (at, c) in text.char_indices() {
-            let start = self.line.len();
+            let start = self.len;
             match c {
                 '"' => self.put(b"\\\""),
                 '\\' => self.put(b"\\\\"),
@@ -395,7 +388,8 @@ impl Object {
                     text.as_bytes().get(at..at.saturating_add(c.len_utf8())).unwrap_or_default(),
                 ),
             }
-            if self.line.len() > end {
+            if self.len > end {
+                self.len = start;
                 self.line.truncate(start);
                 return;
             }

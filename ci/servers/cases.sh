@@ -55,6 +55,8 @@ early_stdin() {
     client cat <in >out
     same in out
     whole kind=exec
+    said stdout >recorded
+    same in recorded
 }
 resize() {
     start closed
@@ -169,6 +171,84 @@ session_is_terminated() {
     contains recorded "$(said stdout)" 'tick 9'
     wait "$client_pid" || true
 }
+# The one that listens. Whoever is logged in stays, as without recording; nobody new comes in.
+daemon_is_terminated() {
+    start closed
+    outlives_its_daemon
+    whole kind=shell
+    contains recorded "$(said stdout)" 'still 42'
+    expect exit "$(said exit)" 7
+}
+outlives_its_daemon() {
+    local gone="for i in \$(seq 400); do kill -0 $server_pid 2>/dev/null || exit 0; sleep 0.05; done; exit 1"
+    status_of on_tty expect='ready> ' run="kill -TERM $server_pid; $gone" send='echo still $((6*7))\r' expect='still 42' \
+        send='exit 7\r' -- "${client[@]}" >shown
+    expect status "$status" 7
+    is_free "$port" || fail "something listens"
+}
+# Sessions begin with a request; until then a channel is nothing to a recording.
+idle_channels() {
+    start closed
+    local said line served before
+    coproc raw { exec "$root/build/servers/idle_channel" "$port" "$user" "$work/key" 'echo beside; exit 5'; }
+    next_step() {
+        said=''
+        while IFS= read -r -t 40 -u "${raw[0]}" line; do
+            said+="$line "
+            case $line in "$1") return ;; esac
+        done
+        fail "instead of $1: $said"
+    }
+    next_step 'one beside it'
+    expect said "$said" 'beside status 5 one beside it '
+    served=$(server_sessions)
+    before=$(descriptors "$served")
+    echo >&"${raw[1]}"
+    next_step 'twenty came and went'
+    contains said "$said" 'beside status 5'
+    # shellcheck disable=SC2317
+    as_before() { [ "$(descriptors "$served")" -le "$before" ]; }
+    eventually as_before || fail "descriptors: $before before, $(descriptors "$served") now"
+    echo >&"${raw[1]}"
+    next_step 'then it was used'
+    contains said "$said" 'beside status 5'
+    echo >&"${raw[1]}"
+    next_step 'gone with one open'
+    kill -9 "$raw_PID"
+    eventually no_connections || fail "still there: $(ps ax)"
+    expect recordings "$(pick state=sealed | wc -l) of $(pick | wc -l)" '3 of 3'
+}
+descriptors() { # PID...
+    local pid sum=0
+    for pid in "$@"; do sum=$((sum + $(find "/proc/$pid/fd" -mindepth 1 2>/dev/null | wc -l))); done
+    echo "$sum"
+}
+no_connections() { [ -z "$(server_sessions)" ]; }
+# The server's process opened keys and sockets as root and forked; what it forked is the user's, and has nothing of that.
+nothing_of_root_is_left() {
+    start closed
+    cat >"$place/looks" <<'END'
+sed -n 's/^Groups:\t\(.*[0-9]\) *$/groups \1/p; s/^[UG]id:/ids/p' /proc/self/status | tr '\t' ' '
+grep -h '^Cap[PEA]' /proc/self/status | tr -d '0'
+for f in /proc/$PPID/fd /proc/$PPID/mem; do { ls $f/ || head -c 1 $f; } >/dev/null 2>&1 && echo $f can be read; done
+exec ls -lN /proc/self/fd
+END
+    client ". $place/looks" >out </dev/null
+    expect "without a terminal" "$(looked out)" "$(looks pipe: pipe: pipe:)"
+    whole "command=. $place/looks"
+    on_tty -- "${client[@]:0:3}" -tt "${client[@]:3}" ". $place/looks" >out
+    expect "on a terminal" "$(looked out)" "$(looks /dev/pts/ /dev/pts/ /dev/pts/)"
+}
+looked() { # FILE
+    local given
+    # What the daemon was given by whoever runs the cases is not its own.
+    given=$(find /proc/1/fd -mindepth 1 -name '[3-9]*' -o -mindepth 1 -name '??*' | while read -r fd; do echo " ${fd##*/} -> $(readlink "$fd")"; done)
+    tr -d '\r' <"$1" | grep -vF "${given:- none}" | sed -E '/^total/d; /^castkeep: /d; / -> \/proc\/[0-9]+\/fd$/d; s/^.* ([0-9]+) -> /descriptor \1 /; /^descriptor/ s/\[?[0-9]+\]?$//'
+}
+looks() { # what 0, 1 and 2 are
+    printf '%s\n' "ids $uid $uid $uid $uid" "ids $uid $uid $uid $uid" "groups $uid $((uid + 1))" "CapPrm:	" "CapEff:	" "CapAmb:	" \
+        "descriptor 0 $1" "descriptor 1 $2" "descriptor 2 $3"
+}
 closed_at_the_start() {
     start_server closed '"reject-message": "Not without a witness."'
     status_of client "touch $PWD/ran; echo ran" >out 2>err
@@ -194,12 +274,13 @@ open_at_the_start() {
     expect status "$status" 4
     expect stdout "$(cat out)" 'let in'
 }
+# More than the ring holds comes through only when the policy has let it.
 open_in_the_middle() {
-    start open '"stall-limit": "500ms"'
-    on_tty expect='ready> ' send='echo be""gun\r' expect=begun run="kill -9 $recorder_a $recorder_b" \
-        send='echo seen by"" nobody\r' expect='seen by nobody' run='sleep 6' send='seq 100000 | tail -n 1\r' expect=100000 \
-        send='exit 6\r' -- "${client[@]}" >shown || status=$?
-    expect status "${status:-0}" 6
+    start open '"ring": "64KiB", "stall-limit": "500ms"'
+    status_of on_tty expect='ready> ' send='echo be""gun\r' expect=begun run="kill -9 $recorder_a $recorder_b" \
+        send='echo seen by"" nobody\r' expect='seen by nobody' send='seq 100000; echo fl""ows\r' expect=flows \
+        send='exit 6\r' -- "${client[@]}" >shown
+    expect status "$status" 6
 }
 sftp_passes() {
     start closed
@@ -297,6 +378,8 @@ common=(
     "slow_recorder|one channel is held back, another goes on, nothing spins"
     "client_disconnects|the client is gone"
     "session_is_terminated|SIGTERM to the server's process"
+    "daemon_is_terminated|SIGTERM to the listening daemon"
+    "nothing_of_root_is_left|the command's ids and descriptors"
     "closed_at_the_start|no recorder, closed: message, 254, nothing ran"
     "closed_in_the_middle|all recorders die, closed: message, 254"
     "open_at_the_start|no recorder, open"
@@ -308,3 +391,5 @@ common=(
     "git_goes|git push and clone"
     "background_job_holds_the_pipe|as without castkeep"
 )
+# ci/servers/client.build says when it is not there.
+[ ! -x "$root/build/servers/idle_channel" ] || common+=("idle_channels|channels in which nothing is started")

@@ -36,6 +36,7 @@ machine() {
     mount --bind "$bin" "$place/castkeep-login-shell"
     echo "$user:x:$uid:$uid:Alice:$home:${login_shell:-/bin/bash}" >>/etc/passwd
     echo "$user:x:$uid:" >>/etc/group
+    echo "$user-more:x:$((uid + 1)):$user" >>/etc/group
     echo "$user:*:19000:0:99999:7:::" >>/etc/shadow
     chown "$uid:$uid" "$home"
     # The prompt is something to wait for.

@@ -1,8 +1,6 @@
 /* A small SSH server on libssh whose sessions are recorded by castkeep.
  *
- *     server [-p PORT] [-S] -k HOST_KEY -a AUTHORIZED_KEYS -c castkeep.hujson
- *
- *     -S    refuses sftp
+ *     server [-p PORT] -k HOST_KEY -a AUTHORIZED_KEYS -c castkeep.hujson
  *
  * One process a connection, one thread, the polled driver: castkeep's descriptor is one more that ssh_event waits for. Users log in
  * with a key; a session is a shell, a command or sftp, with a terminal or without. It is complete in what it does, and small in
@@ -93,7 +91,6 @@ struct conn {
 };
 
 static const char *port = "2222", *host_key, *authorized_keys, *config_path;
-static bool refuses_sftp;
 static castkeep_config *config;
 static int signals[2] = {-1, -1};
 static volatile sig_atomic_t told_to_end;
@@ -505,7 +502,7 @@ static int on_exec(ssh_session session, ssh_channel channel, const char *command
 static int on_subsystem(ssh_session session, ssh_channel channel, const char *name, void *data)
 {
     (void)session, (void)channel;
-    return strcmp(name, "sftp") == 0 && !refuses_sftp ? begin(data, sftp_server, true) : SSH_ERROR;
+    return strcmp(name, "sftp") == 0 ? begin(data, sftp_server, true) : SSH_ERROR;
 }
 
 static ssh_channel on_channel(ssh_session session, void *data)
@@ -775,17 +772,16 @@ static int serve(ssh_session session)
 
 int main(int argc, char **argv)
 {
-    for (int letter; (letter = getopt(argc, argv, "p:k:a:c:S")) != -1;)
+    for (int letter; (letter = getopt(argc, argv, "p:k:a:c:")) != -1;)
         switch (letter) {
         case 'p': port = optarg; break;
         case 'k': host_key = optarg; break;
         case 'a': authorized_keys = optarg; break;
         case 'c': config_path = optarg; break;
-        case 'S': refuses_sftp = true; break;
         default: return 2;
         }
     if (!host_key || !authorized_keys || !config_path) {
-        fprintf(stderr, "usage: %s [-p PORT] [-S] -k HOST_KEY -a AUTHORIZED_KEYS -c CONFIG\n", argv[0]);
+        fprintf(stderr, "usage: %s [-p PORT] -k HOST_KEY -a AUTHORIZED_KEYS -c CONFIG\n", argv[0]);
         return 2;
     }
     /* REC: checked once, here: a wrong file stops the server at its start, not the first login. */

@@ -52,6 +52,12 @@ def matches(got, wanted):
     return len(got) == len(wanted) and all(fnmatch.fnmatchcase(g, glob(w)) for g, w in zip(got, wanted))
 
 
+def another_figure(wanted):
+    """The text with its last figure changed, or None without one: what a check that checks must not let through."""
+    changed = re.sub(r"(\d)(?=\D*\Z)", lambda digit: str((int(digit[1]) + 1) % 10), wanted)
+    return None if changed == wanted else changed
+
+
 def free_port():
     """The document's own, unless somebody has it."""
     with socket.socket() as one:
@@ -103,6 +109,8 @@ def document(scratch):
             if why:
                 return verdict(name, f"{why}:\n{got}")
             verdict(name, None if wanted is None or matches(got, wanted) else f"it prints\n{got}and should print\n{wanted}")
+            if wanted and (mutant := another_figure(wanted)) and matches(got, mutant):
+                verdict(name, f"it would pass for\n{mutant}as well")
     finally:
         try:
             os.killpg(shell.pid, signal.SIGKILL)
@@ -173,12 +181,29 @@ def judged(name, got, code, shown, also=lambda: None):
     verdict(name, also() if right else f"status {got.returncode}, {got.stdout[:200]!r} {got.stderr!r}")
 
 
+def minimal_mutant(out, compiler, env):
+    """minimal.c that ends well when it is refused: the check of the real one has to tell them apart."""
+    with open(os.path.join(ROOT, "examples/c/minimal.c")) as file:
+        source = file.read()
+    right = "if (event == CASTKEEP_EVENT_REFUSED) exit_code = 254;"
+    mutant = source.replace(right, right.replace("254", "0"))
+    path = os.path.join(out, "mutant")
+    with open(path + ".c", "w") as file:
+        file.write(mutant)
+    flags = run(["pkg-config", "--cflags", "--libs", "castkeep"], env=env).stdout.decode().split()
+    built = run([compiler, path + ".c", *flags, "-o", path], env=env)
+    return verdict(f"minimal to break, {compiler}", "no such line in it" if mutant == source else built.stderr.decode() if built.returncode else None)
+
+
 def examples(prefix, scratch):
     env = {**os.environ, "PKG_CONFIG_PATH": prefix + "/lib/pkgconfig", "LD_LIBRARY_PATH": prefix + "/lib"}
     castkeep = prefix + "/bin/castkeep"
     text = "".join(f"line {n} of a pipe\n" for n in range(40000)).encode()
     tls = os.path.join(scratch, "tls")
     certificates(tls)
+    with open(os.path.join(ROOT, "examples/c/minimal.c")) as file:
+        lines = len(file.readlines())
+    verdict("minimal.c has at most 60 lines", None if lines <= 60 else f"it has {lines}")
     for compiler in ("gcc", "clang"):
         out = os.path.join(scratch, compiler)
         os.mkdir(out)
@@ -202,7 +227,12 @@ def examples(prefix, scratch):
             judged(f"own_transport, {compiler}", go("own_transport", "rec.example:80", program, input=text), 0, text, recorded(text, command="own_transport"))
         refused = lambda got: b"must be recorded" in got.stderr and not os.path.exists(out + "/ran")
         judged(f"tee_pty without a recorder, {compiler}", go("tee_pty", config, "touch", out + "/ran", stdin=subprocess.DEVNULL), 254, refused)
-        judged(f"minimal without a recorder, {compiler}", go("minimal", config, input=text), 254, lambda got: got.stdout == b"" and refused(got))
+        nothing = lambda got: got.returncode == 254 and got.stdout == b"" and refused(got)
+        got = go("minimal", config, input=text)
+        verdict(f"minimal without a recorder, {compiler}", None if nothing(got) else f"status {got.returncode}, {got.stdout[:200]!r} {got.stderr!r}")
+        if minimal_mutant(out, compiler, env):
+            verdict(f"minimal that takes REFUSED for success is told apart, {compiler}",
+                    "it passes" if nothing(go("mutant", config, input=text)) else None)
         refused = lambda got: got.stdout == b"" and b"No recorder, no session." in got.stderr
         judged(f"own_transport over nothing, {compiler}", go("own_transport", "rec.example:80", "exit 1", input=text), 254, refused)
         keys = ["--tls-cert", tls + "/rec.pem", "--tls-key", tls + "/rec.key", "--allow-upload", "anyone"]

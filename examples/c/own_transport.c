@@ -28,6 +28,7 @@ static int32_t start(void *command, const char *recorder, size_t len, void **out
         char name[256] = "";
         memcpy(name, recorder, len < sizeof name ? len : sizeof name - 1); /* it does not end in NUL */
         setenv("RECORDER", name, 1);
+        signal(SIGCHLD, SIG_DFL); /* what is ignored stays ignored in the program, and it may wait for children of its own */
         fcntl(ends[1], F_SETFL, 0); /* programs expect descriptors that wait */
         dup2(ends[1], STDIN_FILENO);
         dup2(ends[1], STDOUT_FILENO);

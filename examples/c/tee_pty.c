@@ -47,7 +47,7 @@ static void restore_terminal(void)
     is_raw = false;
 }
 
-static _Noreturn void give_up(const char *what, const char *why)
+static __attribute__((noreturn)) void give_up(const char *what, const char *why)
 {
     restore_terminal();
     fprintf(stderr, "tee_pty: %s: %s\n", what, why);
@@ -81,7 +81,7 @@ static void describe(castkeep_session *session, int32_t what, const char *text)
 }
 
 /* In the child. Nothing of castkeep's may be called here: every call would answer FORKED. */
-static _Noreturn void become_program(int gate, char **argv)
+static __attribute__((noreturn)) void become_program(int gate, char **argv)
 {
     char go = 0, name[256];
     if (read(gate, &go, 1) != 1) _exit(254); /* refused, or we are gone */

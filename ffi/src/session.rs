@@ -224,7 +224,7 @@ fn signal_name(number: i64) -> Option<&'static str> {
 
 /// A session that is not open yet: set its text and size, then castkeep_session_open.
 /// session  : out, for castkeep_session_free; NULL unless OK
-/// Returns  : OK; BAD_PARAMETER; FORKED; REENTRANT; INTERNAL
+/// Returns  : OK; BAD_PARAMETER; NO_MEMORY; FORKED; REENTRANT; INTERNAL
 /// Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
 ///
 /// # Safety
@@ -266,7 +266,7 @@ pub unsafe extern "C" fn castkeep_session_new(
 /// Says something about the session for the first line of the recording. Before castkeep_session_open.
 /// what     : CASTKEEP_TEXT_...
 /// data,len : copied; any bytes, of which those that are not UTF-8 are replaced
-/// Returns  : OK; BAD_PARAMETER; TOO_BIG; WRONG_STATE (it is open); CLOSED; FORKED; REENTRANT; INTERNAL
+/// Returns  : OK; BAD_PARAMETER; TOO_BIG; NO_MEMORY; WRONG_STATE (it is open); CLOSED; FORKED; REENTRANT; INTERNAL
 /// Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
 ///
 /// # Safety
@@ -321,7 +321,7 @@ pub unsafe extern "C" fn castkeep_session_set_text(
 /// Opens the session: reserves its memory and begins to look for a recorder. CASTKEEP_EVENT_START or
 /// CASTKEEP_EVENT_REFUSED follows, at the latest after the start limit. Until START the program must not run: fork it, and let
 /// the child wait on a pipe.
-/// Returns  : OK; LIMIT; TOO_BIG; NO_MEMORY; WRONG_STATE (it is open); CLOSED; FORKED; REENTRANT; INTERNAL. After a failure the
+/// Returns  : OK; LIMIT; BAD_PARAMETER; TOO_BIG; NO_MEMORY; WRONG_STATE (it is open); CLOSED; FORKED; REENTRANT; INTERNAL. After a failure the
 ///            session is only to be freed
 /// Threads  : polled: one at a time; threaded: any.   Blocks: never, but for the kernel's random generator shortly after boot.   Since: 0.1
 ///
@@ -399,7 +399,8 @@ pub unsafe extern "C" fn castkeep_session_wait_start(
 }
 
 /// How many bytes the next castkeep_session_output takes whole: 0 while opening, when what waits for the recorder has
-/// filled its memory, and after the end; SIZE_MAX when nothing is recorded. Do not read from the program while it is 0, and at
+/// filled its memory, and after the end; SIZE_MAX when nothing is recorded; otherwise at least 2,048. Behind a 0 comes
+/// CASTKEEP_EVENT_ROOM. Do not read from the program while it is 0, and at
 /// most so much: a descriptor that is not read is what holds a program back. Output of both streams shares it, so ask again after each output.
 /// Returns  : bytes; 0 for NULL, before castkeep_session_open, and in a forked child
 /// Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
@@ -512,7 +513,7 @@ pub unsafe extern "C" fn castkeep_session_resize(
 
 /// Puts a marker into the recording; players jump to it.
 /// data,len : its label, cut to 256 bytes
-/// Returns  : OK; WOULD_BLOCK; BAD_PARAMETER; TOO_BIG; WRONG_STATE; CLOSED; FORKED; REENTRANT; INTERNAL
+/// Returns  : OK; WOULD_BLOCK; BAD_PARAMETER; TOO_BIG; NO_MEMORY; WRONG_STATE; CLOSED; FORKED; REENTRANT; INTERNAL
 /// Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
 ///
 /// # Safety

@@ -252,7 +252,7 @@ impl Intake {
             Stall::Counting { .. } => usize::MAX,
             // What goes past the cap takes no memory here, but the host's until it may be shown.
             _ if self.is_held() && self.volumes.iter().any(Volume::is_past) => 0,
-            _ => self.free_input(),
+            _ => Some(self.free_input()).filter(|room| *room >= LEAST_INPUT).unwrap_or(0),
         }
     }
 
@@ -413,8 +413,9 @@ const fn index(stream: Stream) -> usize {
 /// Bytes that an encoder carries for one stream.
 const TAIL_BYTES: u64 = 3;
 
-/// With less room than this the ring counts as full.
-const LEAST_INPUT: usize = 256;
+/// With less room than this the ring is full: crumbs are not worth a read of the host's, and whoever waits for more than a crumb
+/// would wait for an event that does not come.
+const LEAST_INPUT: usize = 2048;
 
 #[cfg(test)]
 mod tests {

@@ -196,6 +196,12 @@ impl Machine {
         }
     }
 
+    /// Why more than [`Machine::room`] is not taken now, as [`Machine::output`] would say it.
+    #[must_use]
+    pub fn why_no_room(&self) -> Error {
+        self.refusal().unwrap_or(Error::Full)
+    }
+
     /// Output of the program: takes a prefix and returns its length. What was taken may be shown (with
     /// [`Release::Commit`]: when [`Machine::released`] reaches it).
     ///
@@ -483,12 +489,9 @@ impl Machine {
         let room = self.room();
         if room == 0 {
             self.had_room = false;
-        } else if !self.had_room && room >= ROOM_BYTES {
+        } else if !self.had_room {
             self.had_room = true;
             self.events.push(Event::Room);
         }
     }
 }
-
-/// Less than this is not worth waking the host for.
-const ROOM_BYTES: usize = 2048;

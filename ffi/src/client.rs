@@ -6,7 +6,7 @@ use alloc::boxed::Box;
 use core::ffi::c_int;
 use core::time::Duration;
 #[cfg(feature = "std")]
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 
 use core_lib::client::heap::boxed;
 use core_lib::client::{Decision, Notice, Polled, Release, SessionId};
@@ -20,11 +20,26 @@ use crate::status::castkeep_status::{self, *};
 #[cfg(feature = "std")]
 use crate::worker::Worker;
 
-/// A thread has its own hold on the guard.
+/// A thread has its own hold on the guard. (`Arc::new` ends the process when memory is refused.)
 #[cfg(feature = "std")]
-type Held = Arc<Guard>;
+pub(crate) enum Held {
+    Alone(Box<Guard>),
+    Shared(Arc<Guard>),
+}
 #[cfg(not(feature = "std"))]
 type Held = Guard;
+
+#[cfg(feature = "std")]
+impl core::ops::Deref for Held {
+    type Target = Guard;
+
+    fn deref(&self) -> &Guard {
+        match self {
+            Self::Alone(guard) => guard,
+            Self::Shared(guard) => guard,
+        }
+    }
+}
 
 /// For castkeep_client_new: no thread; the host waits for castkeep_client_fd and calls castkeep_client_process.
 pub const CASTKEEP_DRIVER_POLLED: i32 = 1;
@@ -165,7 +180,6 @@ pub unsafe extern "C" fn castkeep_client_new(
     if config.release == Release::Commit && !config.host_releases {
         return CASTKEEP_STATUS_UNSUPPORTED as i32;
     }
-    quiet();
     match fenced(|| make(config, threaded)) {
         Some(Ok(made)) => {
             // SAFETY: as above.
@@ -174,15 +188,6 @@ pub unsafe extern "C" fn castkeep_client_new(
         }
         Some(Err(status)) => status as i32,
         None => CASTKEEP_STATUS_INTERNAL as i32,
-    }
-}
-
-/// A fault prints nothing on the host's standard error. The hook is this library's own copy.
-fn quiet() {
-    #[cfg(feature = "std")]
-    {
-        static QUIET: Once = Once::new();
-        QUIET.call_once(|| std::panic::set_hook(Box::new(|_| {})));
     }
 }
 
@@ -196,10 +201,16 @@ fn make(config: &castkeep_config, threaded: bool) -> Result<Box<castkeep_client>
     let fd = driver.raw_fd();
     let guard = Guard::new(State::new(driver), threaded);
     #[cfg(feature = "std")]
-    let guard = Arc::new(guard);
+    let (guard, worker) = if threaded {
+        let guard = Arc::new(guard);
+        let worker = Worker::start(&guard, fd)?;
+        (Held::Shared(guard), Some(worker))
+    } else {
+        (Held::Alone(boxed(guard).map_err(|_| CASTKEEP_STATUS_NO_MEMORY)?), None)
+    };
     let client = castkeep_client {
         #[cfg(feature = "std")]
-        worker: if threaded { Some(Worker::start(&guard, fd)?) } else { None },
+        worker,
         guard,
         decision,
         close_wait: config.close_wait,
@@ -330,18 +341,20 @@ pub unsafe extern "C" fn castkeep_client_free(client: *mut castkeep_client) {
     if unsafe { &*client }.guard.is_inside() {
         return;
     }
-    // SAFETY: made by Box, and not freed yet.
-    #[cfg_attr(not(feature = "std"), allow(unused_mut))]
-    let mut client = unsafe { Box::from_raw(client) };
     #[cfg(feature = "std")]
-    if let Some(worker) = &mut client.worker {
-        if client.guard.is_forked() {
-            worker.forget();
-        } else {
-            worker.stop();
+    {
+        // SAFETY: made by Box, not freed yet, and nobody calls it.
+        let castkeep_client { worker, guard, .. } = unsafe { &mut *client };
+        match worker {
+            Some(worker) if guard.is_forked() => worker.forget(),
+            Some(worker) => worker.stop(),
+            None => {}
         }
     }
-    client.guard.at_end(|state| {
+    // While the handle is still there: a transport's close may call.
+    // SAFETY: as above.
+    unsafe { &*client }.guard.at_end(|state| {
+        state.driver.end();
         for session in &state.sessions {
             // SAFETY: handles take themselves out of the list before they are freed.
             if let Some(session) = unsafe { session.as_ref() } {
@@ -349,5 +362,6 @@ pub unsafe extern "C" fn castkeep_client_free(client: *mut castkeep_client) {
             }
         }
     });
-    let _ = fenced(|| drop(client));
+    // SAFETY: as above.
+    let _ = fenced(|| drop(unsafe { Box::from_raw(client) }));
 }

@@ -78,7 +78,8 @@ pub const CASTKEEP_OPTION_TRANSFER_BYTES: i32 = 18;
 pub const CASTKEEP_OPTION_REFUSE_SFTP: i32 = 19;
 
 /// What one system call sends at most: a session's share of memory beside its ring.
-const LINK_BYTES: usize = if cfg!(feature = "std") { 8 * 1024 } else { limits::LINK_OUT_MIN_BYTES };
+const LINK_BYTES: usize =
+    if cfg!(feature = "std") { 16 * 1024 } else { limits::LINK_OUT_MIN_BYTES };
 /// A chain, or the bundle of a system.
 #[cfg(feature = "tls")]
 const PEM_BYTES: usize = 1 << 20;
@@ -502,8 +503,8 @@ pub extern "C" fn castkeep_config_new() -> *mut castkeep_config {
 /// path,len : the file
 /// why,cap  : out, what is wrong, cut to fit and ended with NUL; may be NULL with 0
 /// config   : out, the configuration, for castkeep_config_free; NULL unless OK
-/// Returns  : OK; CONFIG (why says what, where); BAD_PARAMETER; NO_MEMORY; UNSUPPORTED (a build without a file reader, see
-///            castkeep_has); INTERNAL
+/// Returns  : OK; CONFIG (why says what, where); BAD_PARAMETER; TOO_BIG (the path); NO_MEMORY; UNSUPPORTED (the tiny build: why says
+///            so); INTERNAL. Memory that is refused while the file is read ends the process.
 /// Threads  : any.   Blocks: reads a file.   Since: 0.1
 ///
 /// # Safety
@@ -516,11 +517,17 @@ pub unsafe extern "C" fn castkeep_config_load(
     cap: usize,
     config: *mut *mut castkeep_config,
 ) -> i32 {
-    if config.is_null() || path.is_null() {
+    // Whoever shows `why` whatever the answer is shows nothing of another call.
+    // SAFETY: the caller's promise.
+    unsafe { copy_out("", why, cap) };
+    if config.is_null() {
         return CASTKEEP_STATUS_BAD_PARAMETER as i32;
     }
     // SAFETY: not NULL, and the caller's.
     unsafe { config.write(core::ptr::null_mut()) };
+    if path.is_null() {
+        return CASTKEEP_STATUS_BAD_PARAMETER as i32;
+    }
     // SAFETY: the caller's promise.
     let path = match unsafe { text(path, len) } {
         Ok(path) => path,
@@ -570,7 +577,7 @@ pub unsafe extern "C" fn castkeep_config_free(config: *mut castkeep_config) {
 /// Adds a recorder behind those that are there: they are tried in this order.
 /// address,len : "192.0.2.7:80", "[2001:db8::7]:80" or "unix:/run/recorder"; "https://192.0.2.7:443" speaks TLS, and the
 ///            certificate must be for that address; no names, because resolving blocks
-/// Returns  : OK; BAD_PARAMETER; TOO_BIG (more than 32); UNSUPPORTED (TLS); INTERNAL
+/// Returns  : OK; BAD_PARAMETER; TOO_BIG (more than 32); UNSUPPORTED (TLS); NO_MEMORY; INTERNAL
 /// Threads  : one at a time.   Blocks: never.   Since: 0.1
 ///
 /// # Safety
@@ -588,7 +595,7 @@ pub unsafe extern "C" fn castkeep_config_add_recorder(
 /// As castkeep_config_add_recorder, for a recorder that is spoken to with TLS and whose certificate is for a name.
 /// address,len : "https://192.0.2.7:443" or "https://[2001:db8::7]:443"
 /// name,name_len : the host name in the certificate, such as "recorder.example"
-/// Returns  : OK; BAD_PARAMETER; TOO_BIG (more than 32 recorders); UNSUPPORTED; INTERNAL
+/// Returns  : OK; BAD_PARAMETER; TOO_BIG (more than 32 recorders); UNSUPPORTED; NO_MEMORY; INTERNAL
 /// Threads  : one at a time.   Blocks: never.   Since: 0.1
 ///
 /// # Safety
@@ -631,7 +638,7 @@ pub unsafe extern "C" fn castkeep_config_add_recorder_host(
 /// Sets an option that is bytes: certificates and keys. Nothing is read from files, so that a client may live in a chroot.
 /// option   : CASTKEEP_OPTION_TLS_AUTHORITIES, _CERTIFICATE or _KEY
 /// data,len : copied; at most 1 MiB. Looked at by castkeep_config_check and castkeep_client_new
-/// Returns  : OK; BAD_PARAMETER; TOO_BIG; UNSUPPORTED; INTERNAL
+/// Returns  : OK; BAD_PARAMETER; TOO_BIG; UNSUPPORTED; NO_MEMORY; INTERNAL
 /// Threads  : one at a time.   Blocks: never.   Since: 0.1
 ///
 /// # Safety
@@ -650,7 +657,7 @@ pub unsafe extern "C" fn castkeep_config_set_bytes(
 /// Whether the whole of a configuration can be used: what its parts need of each other, certificates, keys.
 /// castkeep_config_load does this by itself.
 /// why,cap  : out, what is wrong, cut to fit and ended with NUL; may be NULL with 0
-/// Returns  : OK; CONFIG (why says what); BAD_PARAMETER; INTERNAL
+/// Returns  : OK; CONFIG (why says what); BAD_PARAMETER; NO_MEMORY; INTERNAL
 /// Threads  : one at a time.   Blocks: never.   Since: 0.1
 ///
 /// # Safety
@@ -661,6 +668,8 @@ pub unsafe extern "C" fn castkeep_config_check(
     why: *mut c_char,
     cap: usize,
 ) -> i32 {
+    // SAFETY: the caller's promise.
+    unsafe { copy_out("", why, cap) };
     // SAFETY: the caller's promise.
     let Some(config) = (unsafe { config.as_ref() }) else {
         return CASTKEEP_STATUS_BAD_PARAMETER as i32;
@@ -679,7 +688,7 @@ pub unsafe extern "C" fn castkeep_config_check(
 /// Sets an option that is text.
 /// option   : CASTKEEP_OPTION_..._MESSAGE
 /// data,len : UTF-8, at most 4,096 bytes
-/// Returns  : OK; BAD_PARAMETER; TOO_BIG; INTERNAL
+/// Returns  : OK; BAD_PARAMETER; TOO_BIG; UNSUPPORTED (a pin, without TLS); NO_MEMORY; INTERNAL
 /// Threads  : one at a time.   Blocks: never.   Since: 0.1
 ///
 /// # Safety

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 #![allow(clippy::panic)]
 
+use crate::fence::fenced;
 use crate::status::castkeep_status;
 
 /// Panics inside the library, in the way that every entry is guarded, and says what the guard answers.
@@ -10,8 +11,8 @@ use crate::status::castkeep_status;
 extern "C" fn castkeep_test_panic() -> i32 {
     // Through a value that the optimiser does not know, so that the unwinding is not folded away.
     let fault = || assert!(core::hint::black_box(false), "a panic on purpose");
-    match std::panic::catch_unwind(fault) {
-        Ok(()) => castkeep_status::CASTKEEP_STATUS_OK as i32,
-        Err(_) => castkeep_status::CASTKEEP_STATUS_INTERNAL as i32,
+    match fenced(fault) {
+        Some(()) => castkeep_status::CASTKEEP_STATUS_OK as i32,
+        None => castkeep_status::CASTKEEP_STATUS_INTERNAL as i32,
     }
 }

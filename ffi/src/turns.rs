@@ -5,10 +5,11 @@
 #![allow(clippy::disallowed_methods)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
+
+use core_lib::client::Mark;
 
 use crate::guard::State;
 use crate::status::castkeep_status::{self, *};
@@ -18,7 +19,7 @@ pub(crate) struct Guard {
     /// The thread that is inside, as a number; 0 is none.
     inside: AtomicUsize,
     poisoned: AtomicBool,
-    pid: u32,
+    made_in: Mark,
     /// Callers wait for each other and for what the worker does.
     threaded: bool,
     changed: Condvar,
@@ -26,18 +27,19 @@ pub(crate) struct Guard {
 
 impl Guard {
     pub(crate) fn new(state: State, threaded: bool) -> Self {
+        let made_in = state.driver.mark();
         Self {
             state: Mutex::new(state),
             inside: AtomicUsize::new(0),
             poisoned: AtomicBool::new(false),
-            pid: process::id(),
+            made_in,
             threaded,
             changed: Condvar::new(),
         }
     }
 
     pub(crate) fn is_forked(&self) -> bool {
-        process::id() != self.pid
+        self.made_in.is_forked()
     }
 
     /// Whether this is a call out of a callback.
@@ -115,7 +117,10 @@ impl Guard {
             Err(TryLockError::WouldBlock) => None,
         };
         if let Some(mut state) = state {
+            // What it calls back may call back in turn.
+            self.inside.store(this_thread(), Ordering::Relaxed);
             let _ = catch_unwind(AssertUnwindSafe(|| call(&mut state)));
+            self.leave(state);
         }
     }
 

@@ -41,9 +41,10 @@ mod config;
 mod der;
 #[cfg(feature = "client")]
 mod driver;
+#[doc(hidden)]
+mod fork;
 #[cfg(feature = "client")]
 mod handle;
-#[doc(hidden)]
 pub mod heap;
 mod host;
 mod link;
@@ -65,6 +66,7 @@ pub use self::api::Client;
 #[cfg(feature = "client")]
 pub use self::config::ClientConfig;
 pub use self::config::{Decision, Endpoint, Metadata, Observer, RecorderAddr};
+pub use self::fork::Mark;
 #[cfg(feature = "client")]
 pub use self::handle::{Session, Start};
 pub use self::host::{Dial, Host, HostLink, Io, LinkWants, Surroundings};

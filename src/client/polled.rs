@@ -18,6 +18,7 @@ use core::time::Duration;
 use super::ClientConfig;
 use super::Level;
 use super::config::{Decision, Metadata, Observer, RecorderAddr};
+use super::fork::{Mark, Process};
 use super::heap::boxed;
 use super::host::{Dial, Host, LinkWants, Surroundings};
 use super::link::{Closing, LinkIo};
@@ -100,7 +101,7 @@ pub enum Notice {
 pub struct Polled<H: Host = Surroundings> {
     epoll: Fd,
     timer: Fd,
-    process: c_int,
+    process: Process,
     settings: Settings,
     host: H,
     sessions: Vec<Option<Box<Driven>>>,
@@ -202,7 +203,7 @@ impl<H: Host> Polled<H> {
         Ok(Self {
             epoll,
             timer,
-            process: sys::process(),
+            process: Process::this(),
             settings,
             host,
             sessions,
@@ -293,6 +294,11 @@ impl<H: Host> Polled<H> {
         Ok(())
     }
 
+    /// Whether the caller is a forked child, for whoever cannot ask the driver itself then. Good as long as the driver lives.
+    pub const fn mark(&self) -> Mark {
+        self.process.mark()
+    }
+
     /// Answers a [`Dial::Pending`]: a stream socket, which may still be connecting and must not block; -1 when there is none. The
     /// descriptor is the driver's from now on.
     ///
@@ -358,11 +364,8 @@ impl<H: Host> Polled<H> {
         let now = sys::now();
         let driven = self.get(id)?;
         if data.len() > driven.machine.room() {
-            // Which of the reasons it is, the machine knows.
-            return match driven.machine.output(now, stream, &[]) {
-                Err(e) => Err(e),
-                Ok(_) => Err(Error::Full),
-            };
+            // Nothing changes by it, not even the room.
+            return Err(driven.machine.why_no_room());
         }
         let mut rest = data;
         while !rest.is_empty() {
@@ -472,12 +475,16 @@ impl<H: Host> Polled<H> {
         let Some(mut driven) = place.take_if(|driven| driven.generation == id.generation) else {
             return;
         };
-        if sys::process() != self.process {
+        if !self.process.is_this() {
             // The epoll instance is the parent's too: taking a socket out of it would make the parent deaf.
             return;
         }
         let now = sys::now();
         driven.machine.abandon(now);
+        // A host that never asks for events has its log all the same.
+        while let Some(event) = driven.machine.poll_event() {
+            driven.notice(event, &self.host);
+        }
         while let Some(action) = driven.machine.poll_action() {
             self.act(&mut driven, now, action);
         }
@@ -522,7 +529,7 @@ impl<H: Host> Polled<H> {
     // ---- inside ----
 
     fn check(&self) -> Result<(), Error> {
-        if sys::process() == self.process { Ok(()) } else { Err(Error::Misuse(Misuse::WrongState)) }
+        if self.process.is_this() { Ok(()) } else { Err(Error::Misuse(Misuse::WrongState)) }
     }
 
     fn find(&self, id: SessionId) -> Option<&Driven> {
@@ -954,6 +961,13 @@ impl Driven {
 
 impl<H: Host> Drop for Polled<H> {
     fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl<H: Host> Polled<H> {
+    /// Gives up everything that is not stored, and closes all connections. In a forked child nothing.
+    pub fn end(&mut self) {
         if self.check().is_err() {
             return;
         }

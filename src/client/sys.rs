@@ -323,12 +323,6 @@ pub(super) fn wait(fd: &Fd, span: Span) {
     unsafe { libc::poll(&raw mut entry, 1, ms) };
 }
 
-/// The calling process.
-pub(super) fn process() -> c_int {
-    // SAFETY: always succeeds.
-    unsafe { libc::getpid() }
-}
-
 /// Random bytes of the kernel's; blocks only until its generator is seeded at boot.
 pub(super) fn random<const N: usize>() -> Result<[u8; N], Error> {
     let mut bytes = [0; N];

@@ -2,8 +2,9 @@
 #![allow(unsafe_code)]
 
 use core::cell::{Cell, UnsafeCell};
-use core::ffi::c_int;
 use core::time::Duration;
+
+use core_lib::client::Mark;
 
 use crate::guard::State;
 use crate::status::castkeep_status::{self, *};
@@ -11,16 +12,17 @@ use crate::status::castkeep_status::{self, *};
 pub(crate) struct Guard {
     state: UnsafeCell<State>,
     inside: Cell<bool>,
-    pid: c_int,
+    made_in: Mark,
 }
 
 impl Guard {
     pub(crate) fn new(state: State, _: bool) -> Self {
-        Self { state: UnsafeCell::new(state), inside: Cell::new(false), pid: process() }
+        let made_in = state.driver.mark();
+        Self { state: UnsafeCell::new(state), inside: Cell::new(false), made_in }
     }
 
     pub(crate) fn is_forked(&self) -> bool {
-        process() != self.pid
+        self.made_in.is_forked()
     }
 
     /// Whether this is a call out of a callback.
@@ -66,9 +68,4 @@ impl Guard {
             self.inside.set(false);
         }
     }
-}
-
-fn process() -> c_int {
-    // SAFETY: always succeeds.
-    unsafe { libc::getpid() }
 }

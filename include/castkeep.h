@@ -84,6 +84,19 @@
  * close-on-exec; there is no global state, and no random generator that a fork could copy. A fault in
  * the library stops at its boundary: the call and all later ones of that client answer INTERNAL.
  *
+ * What it takes, as ci/rules measures it. Memory of a session: its ring, reserved at open, and what SMALL.md says beside it.
+ * Caller's stack: 32 KiB at most, TLS included. Descriptors: 2 for a polled client, 4 for a threaded one, 3 at most for
+ * each session. Threads: none polled, one threaded, with 256 KiB of stack.
+ *
+ * System calls of the polled driver: epoll_create1, timerfd_create, timerfd_settime, epoll_ctl, epoll_wait, socket,
+ * connect, getpeername, getsockopt, setsockopt, shutdown, sendto, recvfrom, read, close, getrandom, getpid, clock_gettime,
+ * madvise, and of the C library's allocator brk, mmap, munmap, mremap. (epoll_pwait on machines without
+ * epoll_wait.) The threaded driver adds what threads need, castkeep_config_load what reading a file needs.
+ *
+ * Memory that is refused is answered NO_MEMORY, or costs the connection that wanted it. It ends the process only where
+ * other libraries take it: in castkeep_config_load, in TLS, in HTTP/2's decoding of fields, and where the
+ * threaded driver starts its thread.
+ *
  * Fork: a client belongs to the process that made it. In a child every call answers FORKED and sends
  * nothing; the free functions close descriptors and nothing else.
  *
@@ -624,8 +637,8 @@ struct castkeep_config *castkeep_config_new(void);
  path,len : the file
  why,cap  : out, what is wrong, cut to fit and ended with NUL; may be NULL with 0
  config   : out, the configuration, for castkeep_config_free; NULL unless OK
- Returns  : OK; CONFIG (why says what, where); BAD_PARAMETER; NO_MEMORY; UNSUPPORTED (a build without a file reader, see
-            castkeep_has); INTERNAL
+ Returns  : OK; CONFIG (why says what, where); BAD_PARAMETER; TOO_BIG (the path); NO_MEMORY; UNSUPPORTED (the tiny build: why says
+            so); INTERNAL. Memory that is refused while the file is read ends the process.
  Threads  : any.   Blocks: reads a file.   Since: 0.1
  */
 int32_t castkeep_config_load(const char *path, size_t len, char *why, size_t cap, struct castkeep_config **config);
@@ -641,7 +654,7 @@ void castkeep_config_free(struct castkeep_config *config);
  Adds a recorder behind those that are there: they are tried in this order.
  address,len : "192.0.2.7:80", "[2001:db8::7]:80" or "unix:/run/recorder"; "https://192.0.2.7:443" speaks TLS, and the
             certificate must be for that address; no names, because resolving blocks
- Returns  : OK; BAD_PARAMETER; TOO_BIG (more than 32); UNSUPPORTED (TLS); INTERNAL
+ Returns  : OK; BAD_PARAMETER; TOO_BIG (more than 32); UNSUPPORTED (TLS); NO_MEMORY; INTERNAL
  Threads  : one at a time.   Blocks: never.   Since: 0.1
  */
 int32_t castkeep_config_add_recorder(struct castkeep_config *config, const char *address, size_t len);
@@ -650,7 +663,7 @@ int32_t castkeep_config_add_recorder(struct castkeep_config *config, const char 
  As castkeep_config_add_recorder, for a recorder that is spoken to with TLS and whose certificate is for a name.
  address,len : "https://192.0.2.7:443" or "https://[2001:db8::7]:443"
  name,name_len : the host name in the certificate, such as "recorder.example"
- Returns  : OK; BAD_PARAMETER; TOO_BIG (more than 32 recorders); UNSUPPORTED; INTERNAL
+ Returns  : OK; BAD_PARAMETER; TOO_BIG (more than 32 recorders); UNSUPPORTED; NO_MEMORY; INTERNAL
  Threads  : one at a time.   Blocks: never.   Since: 0.1
  */
 int32_t castkeep_config_add_recorder_named(struct castkeep_config *config, const char *address, size_t len, const char *name, size_t name_len);
@@ -669,7 +682,7 @@ int32_t castkeep_config_add_recorder_host(struct castkeep_config *config, const 
  Sets an option that is bytes: certificates and keys. Nothing is read from files, so that a client may live in a chroot.
  option   : CASTKEEP_OPTION_TLS_AUTHORITIES, _CERTIFICATE or _KEY
  data,len : copied; at most 1 MiB. Looked at by castkeep_config_check and castkeep_client_new
- Returns  : OK; BAD_PARAMETER; TOO_BIG; UNSUPPORTED; INTERNAL
+ Returns  : OK; BAD_PARAMETER; TOO_BIG; UNSUPPORTED; NO_MEMORY; INTERNAL
  Threads  : one at a time.   Blocks: never.   Since: 0.1
  */
 int32_t castkeep_config_set_bytes(struct castkeep_config *config, int32_t option, const uint8_t *data, size_t len);
@@ -678,7 +691,7 @@ int32_t castkeep_config_set_bytes(struct castkeep_config *config, int32_t option
  Whether the whole of a configuration can be used: what its parts need of each other, certificates, keys.
  castkeep_config_load does this by itself.
  why,cap  : out, what is wrong, cut to fit and ended with NUL; may be NULL with 0
- Returns  : OK; CONFIG (why says what); BAD_PARAMETER; INTERNAL
+ Returns  : OK; CONFIG (why says what); BAD_PARAMETER; NO_MEMORY; INTERNAL
  Threads  : one at a time.   Blocks: never.   Since: 0.1
  */
 int32_t castkeep_config_check(const struct castkeep_config *config, char *why, size_t cap);
@@ -687,7 +700,7 @@ int32_t castkeep_config_check(const struct castkeep_config *config, char *why, s
  Sets an option that is text.
  option   : CASTKEEP_OPTION_..._MESSAGE
  data,len : UTF-8, at most 4,096 bytes
- Returns  : OK; BAD_PARAMETER; TOO_BIG; INTERNAL
+ Returns  : OK; BAD_PARAMETER; TOO_BIG; UNSUPPORTED (a pin, without TLS); NO_MEMORY; INTERNAL
  Threads  : one at a time.   Blocks: never.   Since: 0.1
  */
 int32_t castkeep_config_set_text(struct castkeep_config *config, int32_t option, const char *data, size_t len);
@@ -789,7 +802,7 @@ void castkeep_client_free(struct castkeep_client *client);
 /*
  A session that is not open yet: set its text and size, then castkeep_session_open.
  session  : out, for castkeep_session_free; NULL unless OK
- Returns  : OK; BAD_PARAMETER; FORKED; REENTRANT; INTERNAL
+ Returns  : OK; BAD_PARAMETER; NO_MEMORY; FORKED; REENTRANT; INTERNAL
  Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
  */
 int32_t castkeep_session_new(struct castkeep_client *client, struct castkeep_session **session);
@@ -798,7 +811,7 @@ int32_t castkeep_session_new(struct castkeep_client *client, struct castkeep_ses
  Says something about the session for the first line of the recording. Before castkeep_session_open.
  what     : CASTKEEP_TEXT_...
  data,len : copied; any bytes, of which those that are not UTF-8 are replaced
- Returns  : OK; BAD_PARAMETER; TOO_BIG; WRONG_STATE (it is open); CLOSED; FORKED; REENTRANT; INTERNAL
+ Returns  : OK; BAD_PARAMETER; TOO_BIG; NO_MEMORY; WRONG_STATE (it is open); CLOSED; FORKED; REENTRANT; INTERNAL
  Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
  */
 int32_t castkeep_session_set_text(struct castkeep_session *session, int32_t what, const char *data, size_t len);
@@ -807,7 +820,7 @@ int32_t castkeep_session_set_text(struct castkeep_session *session, int32_t what
  Opens the session: reserves its memory and begins to look for a recorder. CASTKEEP_EVENT_START or
  CASTKEEP_EVENT_REFUSED follows, at the latest after the start limit. Until START the program must not run: fork it, and let
  the child wait on a pipe.
- Returns  : OK; LIMIT; TOO_BIG; NO_MEMORY; WRONG_STATE (it is open); CLOSED; FORKED; REENTRANT; INTERNAL. After a failure the
+ Returns  : OK; LIMIT; BAD_PARAMETER; TOO_BIG; NO_MEMORY; WRONG_STATE (it is open); CLOSED; FORKED; REENTRANT; INTERNAL. After a failure the
             session is only to be freed
  Threads  : polled: one at a time; threaded: any.   Blocks: never, but for the kernel's random generator shortly after boot.   Since: 0.1
  */
@@ -824,7 +837,8 @@ int32_t castkeep_session_wait_start(struct castkeep_session *session, uint32_t t
 
 /*
  How many bytes the next castkeep_session_output takes whole: 0 while opening, when what waits for the recorder has
- filled its memory, and after the end; SIZE_MAX when nothing is recorded. Do not read from the program while it is 0, and at
+ filled its memory, and after the end; SIZE_MAX when nothing is recorded; otherwise at least 2,048. Behind a 0 comes
+ CASTKEEP_EVENT_ROOM. Do not read from the program while it is 0, and at
  most so much: a descriptor that is not read is what holds a program back. Output of both streams shares it, so ask again after each output.
  Returns  : bytes; 0 for NULL, before castkeep_session_open, and in a forked child
  Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
@@ -863,7 +877,7 @@ int32_t castkeep_session_resize(struct castkeep_session *session, uint16_t cols,
 /*
  Puts a marker into the recording; players jump to it.
  data,len : its label, cut to 256 bytes
- Returns  : OK; WOULD_BLOCK; BAD_PARAMETER; TOO_BIG; WRONG_STATE; CLOSED; FORKED; REENTRANT; INTERNAL
+ Returns  : OK; WOULD_BLOCK; BAD_PARAMETER; TOO_BIG; NO_MEMORY; WRONG_STATE; CLOSED; FORKED; REENTRANT; INTERNAL
  Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
  */
 int32_t castkeep_session_marker(struct castkeep_session *session, const char *data, size_t len);

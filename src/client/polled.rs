@@ -376,8 +376,18 @@ impl<H: Host> Polled<H> {
         }
         driven.fresh = driven.fresh.saturating_add(data.len());
         // Small output comes in crowds: it is gathered for a moment, so that not every call costs a turn of the host's loop.
-        let much = driven.fresh >= limits::GATHER_BYTES;
-        self.arm(if much { NOW } else { now.after(limits::GATHER) });
+        if driven.fresh < limits::GATHER_BYTES {
+            self.arm(now.after(limits::GATHER));
+        } else if self.host.links().is_some() {
+            self.arm(NOW);
+        } else {
+            // It goes out at once: the timer, and the turn of the loop that it causes, would cost more than what is sent.
+            let at = usize::from(id.at);
+            let busy = self.serve(at);
+            let told = |driven: &Driven| driven.machine.has_event();
+            let told = self.sessions.get(at).and_then(Option::as_deref).is_some_and(told);
+            self.settle(busy || told);
+        }
         Ok(())
     }
 

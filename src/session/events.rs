@@ -32,6 +32,10 @@ impl Events {
         self.queue.push_back(event);
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.len() == 0
+    }
+
     pub(super) fn pop(&mut self) -> Option<Event> {
         self.queue.pop_front()
     }

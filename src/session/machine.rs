@@ -347,6 +347,12 @@ impl Machine {
         &self.peer_text
     }
 
+    /// Whether [`Machine::poll_event`] has something.
+    #[must_use]
+    pub fn has_event(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     /// What the host and the observer have to know.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop()

@@ -9,7 +9,7 @@ use core::ffi::c_void;
 /// The process that made this.
 pub(super) struct Process(Mark);
 
-/// A copy of the answer's source; good as long as the [`Process`] that it is of.
+/// Where the answer comes from, for whoever cannot ask the driver; good as long as that lives.
 #[derive(Clone, Copy)]
 pub struct Mark {
     /// One byte that is 1 here and 0 in children; NULL where it could not be had.

@@ -85,13 +85,13 @@
  * the library stops at its boundary: the call and all later ones of that client answer INTERNAL.
  *
  * What it takes, as ci/rules measures it. Memory of a session: its ring, reserved at open, and what SMALL.md says beside it.
- * Caller's stack: 32 KiB at most, TLS included. Descriptors: 2 for a polled client, 4 for a threaded one, 3 at most for
- * each session. Threads: none polled, one threaded, with 256 KiB of stack.
+ * Caller's stack: 32 KiB at most, TLS included; castkeep_config_load: 96 KiB at most. Descriptors: 2 for a polled
+ * client, 4 for a threaded one, 3 at most for each session. Threads: none polled, one threaded, with 256 KiB of stack.
  *
  * System calls of the polled driver: epoll_create1, timerfd_create, timerfd_settime, epoll_ctl, epoll_wait, socket,
- * connect, getpeername, getsockopt, setsockopt, shutdown, sendto, recvfrom, read, close, getrandom, getpid, clock_gettime,
- * madvise, and of the C library's allocator brk, mmap, munmap, mremap. (epoll_pwait on machines without
- * epoll_wait.) The threaded driver adds what threads need, castkeep_config_load what reading a file needs.
+ * connect, getpeername, getsockopt, setsockopt, shutdown, sendto, recvfrom, read, close, poll, getrandom, getpid, clock_gettime,
+ * madvise, and of the C library's allocator brk, mmap, munmap, mremap. (epoll_pwait and ppoll on machines without
+ * epoll_wait and poll.) The threaded driver adds what threads need, castkeep_config_load what reading a file needs.
  *
  * Memory that is refused is answered NO_MEMORY, or costs the connection that wanted it. It ends the process only where
  * other libraries take it: in castkeep_config_load, in TLS, in HTTP/2's decoding of fields, and where the

@@ -277,13 +277,34 @@ pub unsafe extern "C" fn castkeep_client_dialed(
     ticket: u64,
     fd: c_int,
 ) -> i32 {
+    let mut given = Given(fd);
     // SAFETY: the caller's promise.
     let Some(client) = (unsafe { client.as_ref() }) else {
         return CASTKEEP_STATUS_BAD_PARAMETER as i32;
     };
     answer(
-        client.guard.enter(|state| state.driver.dialed(ticket, fd).map_err(|e| client.status(e))),
+        client
+            .guard
+            .enter(|state| state.driver.dialed(ticket, given.take()).map_err(|e| client.status(e))),
     )
+}
+
+/// A descriptor that is the client's whatever the answer: closed unless the driver has it.
+struct Given(c_int);
+
+impl Given {
+    const fn take(&mut self) -> c_int {
+        core::mem::replace(&mut self.0, -1)
+    }
+}
+
+impl Drop for Given {
+    fn drop(&mut self) {
+        if self.0 >= 0 {
+            // SAFETY: the caller gave it away.
+            unsafe { libc::close(self.0) };
+        }
+    }
 }
 
 /// The next thing to tell. Call it until there is none, after castkeep_client_process and after any other call

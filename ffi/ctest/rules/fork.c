@@ -3,16 +3,20 @@
  *
  *   fork RECORDER */
 #include "rules.h"
+#include <fcntl.h>
 #include <sys/wait.h>
 
 static void all_forked(castkeep_client *client, castkeep_session *session) {
     castkeep_session *which;
     castkeep_stats stats;
     int32_t event;
+    int fd;
     stats.size = sizeof stats;
     IS(castkeep_client_process(client), CASTKEEP_STATUS_FORKED);
     IS(castkeep_client_next_event(client, &event, &which), CASTKEEP_STATUS_FORKED);
-    IS(castkeep_client_dialed(client, 1, -1), CASTKEEP_STATUS_FORKED);
+    fd = dup(0);
+    IS(castkeep_client_dialed(client, 1, fd), CASTKEEP_STATUS_FORKED);
+    HOLDS(fcntl(fd, F_GETFD) < 0); /* it is the client's, whatever the answer */
     IS(castkeep_session_new(client, &which), CASTKEEP_STATUS_FORKED);
     IS(castkeep_session_open(session), CASTKEEP_STATUS_FORKED);
     IS(castkeep_session_set_text(session, CASTKEEP_TEXT_TERM, "x", 1), CASTKEEP_STATUS_FORKED);

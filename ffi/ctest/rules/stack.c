@@ -1,7 +1,8 @@
 /* How deep the stack gets, for hosts whose threads have little: a thread whose stack is painted does all that a session needs, and what
  * is left of the paint is measured.
  *
- *   stack RECORDER DRIVER MOST_BYTES [PIN]        DRIVER as in castkeep.h */
+ *   stack RECORDER DRIVER MOST_BYTES [PIN]        DRIVER as in castkeep.h
+ *   stack FILE 0 MOST_BYTES                       castkeep_config_load */
 #define _GNU_SOURCE
 #include "rules.h"
 #include <pthread.h>
@@ -15,13 +16,18 @@ static int with_pin;
 
 static void *host(void *unused) {
     int32_t driver = atoi(arguments[2]);
-    castkeep_config *config = closed_config(arguments[1]);
+    castkeep_config *config = driver ? closed_config(arguments[1]) : NULL;
     castkeep_client *client = NULL;
     castkeep_session *session;
     char why[64];
     uint8_t bytes[512];
     int n;
     memset(bytes, 0xe2, sizeof bytes);
+    if (driver == 0) {
+        castkeep_config_free(config);
+        IS(castkeep_config_load(arguments[1], strlen(arguments[1]), why, sizeof why, &config), CASTKEEP_STATUS_CONFIG);
+        return unused;
+    }
     if (with_pin) IS(castkeep_config_set_text(config, CASTKEEP_OPTION_TLS_PIN, arguments[4], strlen(arguments[4])), CASTKEEP_STATUS_OK);
     IS(castkeep_config_check(config, why, sizeof why), CASTKEEP_STATUS_OK);
     IS(castkeep_client_new(config, driver, &client), CASTKEEP_STATUS_OK);

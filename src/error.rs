@@ -59,6 +59,8 @@ pub enum Misuse {
 pub enum PeerFault {
     /// An object of the ack stream is not what docs/protocol.md allows.
     BadAck,
+    /// What policy answered is not a verdict.
+    BadVerdict,
     /// A commit is below the start of the upload or above what was ever encoded.
     CommitOutOfRange,
     /// It holds other bytes than we sent: the recording is divergent there.
@@ -99,6 +101,8 @@ pub enum Phase {
     Start,
     /// Waiting for the end of the recording to be sealed.
     Close,
+    /// Waiting for the verdict of policy.
+    Policy,
 }
 
 const _: () = assert!(size_of::<Error>() <= 8);
@@ -120,6 +124,7 @@ impl fmt::Display for Error {
             Self::Peer(PeerFault::BadAck) => {
                 f.write_str("the recorder sent a broken acknowledgement")
             }
+            Self::Peer(PeerFault::BadVerdict) => f.write_str("policy gave no proper answer"),
             Self::Peer(PeerFault::CommitOutOfRange) => {
                 f.write_str("the recorder committed bytes that it cannot have")
             }
@@ -150,6 +155,7 @@ impl fmt::Display for Error {
                 Phase::Progress => "no progress in time",
                 Phase::Resume => "no recorder in time after the loss of one",
                 Phase::Start => "no recorder in time",
+                Phase::Policy => "no answer of policy in time",
                 Phase::Close => "the recording was not sealed in time",
             }),
             Self::TooBig => f.write_str("too big"),

@@ -8,6 +8,8 @@
 
 extern crate alloc;
 
+#[cfg(feature = "ask")]
+pub mod ask;
 pub mod cast;
 mod chunks;
 pub mod error;

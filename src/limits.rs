@@ -73,6 +73,8 @@ pub const BACKOFF_MAX: Span = Span::from_secs(30);
 pub const RECORDERS_MAX: usize = 32;
 /// Connections that one session has at a time: two addresses racing at the start, one being closed, one spare.
 pub const LINKS_MAX: usize = 4;
+/// Places in the owner's table of a session's connections: with two for policy, which verdicts come from and failures are told to.
+pub const LINK_SLOTS: usize = if cfg!(feature = "ask") { LINKS_MAX + 2 } else { LINKS_MAX };
 /// Marks between raw and encoded bytes under `release=commit`. When they are used up, bytes are released in larger steps.
 pub const MARKS_MAX: usize = 256;
 /// First and longest pause between two rounds over all recorders while the grace runs.
@@ -85,6 +87,29 @@ pub const AUTHORITY_BYTES: usize = 300;
 pub const MESSAGE_BYTES: usize = 4096;
 /// Longest ack object. Ours are below 100 bytes; an error text is quoted in full up to this.
 pub const ACK_OBJECT_BYTES: usize = 8 * 1024;
+
+// ---- asking policy ----
+
+/// How long a session waits for its verdict: the agent is on this machine and answers from memory.
+pub const POLICY_WAIT: Span = Span::from_secs(5);
+/// First and longest pause between two attempts to reach the agent.
+pub const POLICY_PAUSE_MIN: Span = Span::from_ms(100);
+/// See [`POLICY_PAUSE_MIN`]; a session that runs can wait for longer.
+pub const POLICY_PAUSE_MAX: Span = Span::from_secs(30);
+/// How long the refusal of a session waits until the failure behind it is told.
+pub const NOTICE_WAIT: Span = Span::from_secs(1);
+/// A question on the wire.
+pub const ASK_BYTES: usize = 4 * 1024;
+/// One name in it, or in an answer.
+pub const ASK_FIELD_BYTES: usize = 512;
+/// One answer on the wire.
+pub const ASK_LINE_BYTES: usize = 8 * 1024;
+/// Tags of a node that are kept.
+pub const ASK_LIST_MAX: usize = 32;
+/// Outgoing bytes of a link to the agent between its request and its socket.
+pub const ASK_OUT_BYTES: usize = 1024;
+/// Attempts that a notice tells: one round over all recorders and a few behind it.
+pub const NOTICE_ATTEMPTS: usize = RECORDERS_MAX + 8;
 
 // ---- client shell ----
 

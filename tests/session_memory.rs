@@ -97,6 +97,8 @@ impl Session {
             stock_with_release_commit: false,
             volume_bytes: None,
             refusal: None,
+            #[cfg(feature = "ask")]
+            ask: None,
             jitter_seed: 1,
         };
         let mut machine = Machine::new(cfg, now).unwrap();

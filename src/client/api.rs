@@ -83,9 +83,9 @@ impl Client {
         let machine = Machine::new(machine_config, self.shared.now()).inspect_err(|_| {
             self.shared.sessions.fetch_sub(1, SeqCst);
         })?;
-        let Decision { recorders, observer, .. } = decision;
+        let Decision { recorders, policy, observer, .. } = decision;
         let id = id.as_str().to_owned();
-        let slot = Arc::new(Slot::new(machine, id, recorders, observer));
+        let slot = Arc::new(Slot::new(machine, id, recorders, policy, observer));
         self.shared.inbox().push(Arc::clone(&slot));
         self.shared.wake(Wake::Now);
         Ok(Session::new(Arc::clone(&self.shared), slot, self.config.ring_bytes))

@@ -17,6 +17,8 @@ use super::log::{LogSink, NoLog};
 use super::sys;
 #[cfg(feature = "tls")]
 use super::tls::Tls;
+#[cfg(feature = "ask")]
+use crate::ask::{Named, Question};
 use crate::cast::Kubernetes;
 use crate::error::{Error, Misuse};
 use crate::limits;
@@ -324,6 +326,77 @@ pub struct Metadata {
 /// Called by the worker for each change of state, see [`Decision::observer`].
 pub type Observer = Arc<dyn Fn(&Transition) + Send + Sync>;
 
+/// Who is asked for the recorders of a session, instead of naming them.
+#[cfg(feature = "ask")]
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct PolicySource {
+    /// The agent of this node, or a coordination server.
+    pub at: RecorderAddr,
+    /// Who wants to log in.
+    pub question: Question,
+    /// For `Authorization: Bearer`, where one is wanted.
+    pub token: Option<String>,
+    /// How long the first verdict is waited for; `limits::POLICY_WAIT` unless set.
+    pub wait: Option<Duration>,
+    /// Set: without a verdict the session is refused with this text. Absent: the recorders and messages of the decision hold then.
+    pub unreachable: Option<String>,
+    /// For recorders that are named with TLS; without it they cannot be reached.
+    #[cfg(feature = "tls")]
+    pub tls: Option<Arc<Tls>>,
+}
+
+#[cfg(feature = "ask")]
+impl PolicySource {
+    /// Asks there; a session without a verdict is refused.
+    ///
+    /// # Errors
+    /// `NoMemory`.
+    pub fn new(at: RecorderAddr, question: Question) -> Result<Self, Error> {
+        Ok(Self {
+            at,
+            question,
+            token: None,
+            wait: None,
+            unreachable: Some(space::string(UNREACHABLE)?),
+            #[cfg(feature = "tls")]
+            tls: None,
+        })
+    }
+
+    /// Where a recorder listens that a verdict named.
+    pub(crate) fn recorder(&self, named: &Named) -> Result<RecorderAddr, Error> {
+        let addr = RecorderAddr::parse(&named.address)?;
+        #[cfg(feature = "tls")]
+        if let Some(name) = &named.tls {
+            let tls = Arc::clone(self.tls.as_ref().ok_or(Error::Link(crate::error::Link::Tls))?);
+            let name = space::string(name)?;
+            return Ok(RecorderAddr { tls: Some((tls, name)), ..addr });
+        }
+        if named.tls.is_some() {
+            return Err(Error::Link(crate::error::Link::Tls));
+        }
+        Ok(addr)
+    }
+
+    pub(crate) fn copy(&self) -> Result<Self, Error> {
+        let text = |text: &Option<String>| text.as_deref().map(space::string).transpose();
+        Ok(Self {
+            at: self.at.copy()?,
+            question: self.question.copy()?,
+            token: text(&self.token)?,
+            wait: self.wait,
+            unreachable: text(&self.unreachable)?,
+            #[cfg(feature = "tls")]
+            tls: self.tls.clone(),
+        })
+    }
+}
+
+/// What the user is told when there is no verdict.
+#[cfg(feature = "ask")]
+const UNREACHABLE: &str = "the policy for session recording cannot be had: the login is refused";
+
 /// What policy wants for a session: who records it and what happens when that is impossible.
 #[derive(Clone)]
 #[non_exhaustive]
@@ -346,6 +419,9 @@ pub struct Decision {
     pub stall_limit: Option<Duration>,
     /// All recorders together at the start; `limits::START` unless set.
     pub start_limit: Option<Duration>,
+    /// Set: policy is asked, and what is said here of recorders and failures holds only where its verdict cannot be had.
+    #[cfg(feature = "ask")]
+    pub policy: Option<PolicySource>,
     /// Told each change of state, by the worker and under no lock. It must not block and not call into the session.
     pub observer: Option<Observer>,
 }
@@ -374,6 +450,8 @@ impl Decision {
             grace: None,
             stall_limit: None,
             start_limit: None,
+            #[cfg(feature = "ask")]
+            policy: None,
             observer: None,
         }
     }

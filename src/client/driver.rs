@@ -36,7 +36,7 @@ pub(super) struct Worker {
 /// A session with its links.
 struct Driven {
     slot: Arc<Slot>,
-    links: [Option<LinkIo>; limits::LINKS_MAX],
+    links: [Option<LinkIo>; limits::LINK_SLOTS],
     due: Option<Tick>,
     /// Work was left for the next turn, so that others have theirs.
     busy: bool,
@@ -106,7 +106,7 @@ impl Worker {
     fn take_new(&mut self) {
         let mut inbox = self.shared.inbox();
         for slot in inbox.drain(..) {
-            let links = [const { None }; limits::LINKS_MAX];
+            let links = [const { None }; limits::LINK_SLOTS];
             self.sessions.push(Driven {
                 slot,
                 links,
@@ -261,9 +261,11 @@ impl Driven {
                 }
             }
             Action::Connect { link: id, recorder, http2 } => {
-                let made = self.slot.recorders.get(recorder).ok_or(Error::Bug).and_then(|to| {
-                    let mut link =
-                        LinkIo::new(id, Transport::connect(to, http2)?, limits::LINK_OUT_BYTES)?;
+                let recorders = id.slot() < limits::LINKS_MAX;
+                let out_bytes =
+                    if recorders { limits::LINK_OUT_BYTES } else { limits::ASK_OUT_BYTES };
+                let made = self.slot.recorder(recorder).and_then(|to| {
+                    let mut link = LinkIo::new(id, Transport::connect(&to, http2)?, out_bytes)?;
                     let up = link.establish(None)?;
                     Ok((link, up))
                 });
@@ -401,11 +403,11 @@ fn report(shared: &Shared, slot: &Slot, event: Event, trouble: Option<&str>) {
     let log = |level, text: std::fmt::Arguments<'_>| shared.log.log(level, text);
     match event {
         Event::Attempt { recorder, error } => {
-            let Some(addr) = slot.recorders.get(recorder) else { return };
+            let Ok(addr) = slot.recorder(recorder) else { return };
             match error {
                 None => log(Level::Info, format_args!("{id}: recorded by {addr}")),
                 Some(error) => {
-                    let text = attempt(addr, error);
+                    let text = attempt(&addr, error);
                     let (colon, trouble) = trouble.map_or(("", ""), |text| (": ", text));
                     log(Level::Warn, format_args!("{id}: {text}{colon}{trouble}"));
                 }
@@ -418,6 +420,7 @@ fn report(shared: &Shared, slot: &Slot, event: Event, trouble: Option<&str>) {
                 observer(&Transition { from, to, reason });
             }
         }
+        Event::Policy { error } => log(Level::Warn, format_args!("{id}: policy: {error}")),
         Event::Incomplete { bytes } => {
             log(Level::Error, format_args!("{id}: {bytes} bytes are not known to be stored"));
         }

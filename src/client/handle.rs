@@ -218,6 +218,12 @@ impl Session {
         self.peek(None, message)
     }
 
+    /// What policy has to say to the user before the session begins; empty: nothing.
+    #[must_use]
+    pub fn banner(&self) -> String {
+        self.peek(String::new(), |inner| inner.machine.banner().to_owned())
+    }
+
     /// Whether [`Session::terminated`] has something to say. Cheaper.
     #[must_use]
     pub fn is_terminated(&self) -> bool {

@@ -65,6 +65,8 @@ mod transport;
 pub use self::api::Client;
 #[cfg(feature = "client")]
 pub use self::config::ClientConfig;
+#[cfg(feature = "ask")]
+pub use self::config::PolicySource;
 pub use self::config::{Decision, Endpoint, Metadata, Observer, RecorderAddr};
 pub use self::fork::Mark;
 #[cfg(feature = "client")]
@@ -77,5 +79,7 @@ pub use self::outcome::{Outcome, Transition};
 pub use self::polled::{Notice, Polled, SessionId, Settings};
 #[cfg(feature = "tls")]
 pub use self::tls::{Tls, TlsConfig, TlsError};
+#[cfg(feature = "ask")]
+pub use crate::ask::Question;
 pub use crate::cast::{ExitStatus, Stream};
 pub use crate::session::{Protocols, Reason, Release, State, Stats};

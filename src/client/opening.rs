@@ -8,6 +8,10 @@ use super::config::{Decision, Metadata, RecorderAddr};
 use super::sys;
 use crate::cast;
 use crate::error::Error;
+#[cfg(feature = "ask")]
+use crate::limits;
+#[cfg(feature = "ask")]
+use crate::session::Ask;
 use crate::session::{Config, Deadlines, OnFailure, Protocols, Recorder};
 use crate::space;
 use crate::time::Span;
@@ -22,6 +26,8 @@ pub(super) fn machine_config(
     let recording = sys::random::<16>()?;
     let id = RecordingId::new(&recording);
     let (volume_bytes, refusal) = (metadata.volume_bytes, metadata.refusal.take());
+    #[cfg(feature = "ask")]
+    let ask = ask(decision, &metadata)?;
     let config = Config {
         header: header(metadata, &id)?,
         recording,
@@ -39,6 +45,8 @@ pub(super) fn machine_config(
         stock_with_release_commit: decision.stock_with_release_commit,
         volume_bytes,
         refusal,
+        #[cfg(feature = "ask")]
+        ask,
         jitter_seed: u64::from_ne_bytes(sys::random::<8>()?),
     };
     Ok((id, config))
@@ -98,6 +106,34 @@ fn header(metadata: Metadata, id: &RecordingId) -> Result<cast::Header, Error> {
         }),
         ..cast::Header::default()
     })
+}
+
+/// What is asked, with what the session is known by where the host did not say it.
+#[cfg(feature = "ask")]
+fn ask(decision: &Decision, metadata: &Metadata) -> Result<Option<Ask>, Error> {
+    let Some(source) = &decision.policy else { return Ok(None) };
+    let mut question = source.question.copy()?;
+    let kind = if metadata.command.is_some() { "exec" } else { "shell" };
+    for (field, known) in [
+        (&mut question.ssh_user, metadata.ssh_user.as_str()),
+        (&mut question.local_user, &metadata.local_user),
+        (&mut question.node, &metadata.src_node),
+        (&mut question.node_id, &metadata.src_node_id),
+        (&mut question.user_login, metadata.src_node_user.as_deref().unwrap_or_default()),
+        (&mut question.connection_id, &metadata.connection_id),
+        (&mut question.kind, if metadata.kind.is_empty() { kind } else { &metadata.kind }),
+    ] {
+        if field.is_empty() {
+            *field = space::string(known)?;
+        }
+    }
+    Ok(Some(Ask {
+        question,
+        authority: space::string(&source.at.authority)?,
+        token: copy(source.token.as_deref())?,
+        wait: source.wait.map_or(limits::POLICY_WAIT, span),
+        unreachable: copy(source.unreachable.as_deref())?,
+    }))
 }
 
 /// Addresses without a group get numbers from the top, which people do not choose.

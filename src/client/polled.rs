@@ -17,6 +17,8 @@ use core::time::Duration;
 #[cfg(feature = "client")]
 use super::ClientConfig;
 use super::Level;
+#[cfg(feature = "ask")]
+use super::config::PolicySource;
 use super::config::{Decision, Metadata, Observer, RecorderAddr};
 use super::fork::{Mark, Process};
 use super::heap::boxed;
@@ -29,6 +31,8 @@ use super::transport::{Got, Transport};
 use crate::cast::{ExitStatus, Stream};
 use crate::error::{Error, Link, Misuse};
 use crate::limits;
+#[cfg(feature = "ask")]
+use crate::session::POLICY;
 use crate::session::{
     Action, AttemptText, Event, LinkEvent, LinkId, Machine, Protocols, State, Stats,
 };
@@ -141,8 +145,10 @@ struct Driven {
     machine: Machine,
     recording: RecordingId,
     recorders: Vec<RecorderAddr>,
+    #[cfg(feature = "ask")]
+    policy: Option<PolicySource>,
     observer: Option<Observer>,
-    links: [Option<Watched<LinkIo>>; limits::LINKS_MAX],
+    links: [Option<Watched<LinkIo>>; limits::LINK_SLOTS],
     /// Raw bytes taken since it was last served.
     fresh: usize,
     end: Option<Outcome>,
@@ -257,8 +263,10 @@ impl<H: Host> Polled<H> {
             machine,
             recording,
             recorders,
+            #[cfg(feature = "ask")]
+            policy: decision.policy.as_ref().map(PolicySource::copy).transpose()?,
             observer: decision.observer.clone(),
-            links: [const { None }; limits::LINKS_MAX],
+            links: [const { None }; limits::LINK_SLOTS],
             fresh: 0,
             end: None,
         })?;
@@ -313,10 +321,11 @@ impl<H: Host> Polled<H> {
         let mut driven = place
             .and_then(|place| place.take_if(|driven| driven.generation == dial.generation))
             .ok_or(Error::Closed)?;
-        let made = match (fd, driven.recorders.get(dial.recorder)) {
-            (Some(fd), Some(to)) => Transport::over(fd, true, to, dial.http2),
-            (None, _) => Err(Error::Link(Link::Unreachable)),
-            (_, None) => Err(Error::Bug),
+        let made = match fd {
+            Some(fd) => {
+                driven.with_recorder(dial.recorder, |to| Transport::over(fd, true, to, dial.http2))
+            }
+            None => Err(Error::Link(Link::Unreachable)),
         };
         self.begin(&mut driven, sys::now(), dial.link, made);
         if let Some(place) = self.sessions.get_mut(dial.at) {
@@ -518,6 +527,13 @@ impl<H: Host> Polled<H> {
         self.find(id).map_or("", |driven| driven.machine.message())
     }
 
+    /// What policy has to say to the user before the session begins; empty: nothing.
+    #[cfg(feature = "ask")]
+    #[must_use]
+    pub fn banner(&self, id: SessionId) -> &str {
+        self.find(id).map_or("", |driven| driven.machine.banner())
+    }
+
     /// See [`Session::released`](super::Session::released).
     #[must_use]
     pub fn released(&self, id: SessionId, stream: Stream) -> u64 {
@@ -648,31 +664,29 @@ impl<H: Host> Polled<H> {
                 }
             }
             Action::Connect { link, recorder, http2 } => {
-                let Some(to) = driven.recorders.get(recorder) else {
-                    driven.machine.handle_link(now, link, LinkEvent::Down(Error::Bug));
-                    return;
-                };
-                let made = if self.host.links().is_some() {
-                    Transport::hosted(to)
-                } else {
+                let (at, generation) = (driven.at.into(), driven.generation);
+                let made = driven.with_recorder(recorder, |to| {
+                    if self.host.links().is_some() && !is_agent(recorder, to) {
+                        return Transport::hosted(to).map(Some);
+                    }
                     self.serial = self.serial.wrapping_add(1);
                     let ticket = self.serial;
                     match self.host.dial(ticket, &to.address) {
-                        Dial::Own => Transport::connect(to, http2),
+                        Dial::Own => Transport::connect(to, http2).map(Some),
                         Dial::Connected(fd) if fd >= 0 => {
-                            Transport::over(Fd::from_raw(fd), true, to, http2)
+                            Transport::over(Fd::from_raw(fd), true, to, http2).map(Some)
                         }
                         Dial::Pending => {
-                            let (at, generation) = (driven.at.into(), driven.generation);
                             let dial = Dialing { ticket, at, generation, link, recorder, http2 };
-                            let dial = space::push(&mut self.dials, dial);
-                            match dial {
-                                Ok(()) => return,
-                                Err(why) => Err(why),
-                            }
+                            space::push(&mut self.dials, dial).map(|()| None)
                         }
                         Dial::Connected(_) | Dial::Failed => Err(Error::Link(Link::Unreachable)),
                     }
+                });
+                let made = match made {
+                    Ok(None) => return,
+                    Ok(Some(transport)) => Ok(transport),
+                    Err(why) => Err(why),
                 };
                 self.begin(driven, now, link, made);
             }
@@ -688,7 +702,10 @@ impl<H: Host> Polled<H> {
         made: Result<Transport, Error>,
     ) {
         let links = self.host.links();
-        let made = made.and_then(|transport| LinkIo::new(id, transport, self.settings.link_bytes));
+        // A question is short.
+        let recorders = id.slot() < limits::LINKS_MAX;
+        let out_bytes = if recorders { self.settings.link_bytes } else { limits::ASK_OUT_BYTES };
+        let made = made.and_then(|transport| LinkIo::new(id, transport, out_bytes));
         let up = match made {
             Ok(mut io) => match io.establish(links) {
                 Ok(up) => {
@@ -905,6 +922,24 @@ impl<H: Host> Polled<H> {
 }
 
 impl Driven {
+    /// Does something with the address of a recorder, or of policy.
+    fn with_recorder<T>(
+        &self,
+        recorder: usize,
+        act: impl FnOnce(&RecorderAddr) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        #[cfg(feature = "ask")]
+        if let Some(policy) = &self.policy {
+            if recorder == POLICY {
+                return act(&policy.at);
+            }
+            if let Some(named) = self.machine.named(recorder) {
+                return act(&policy.recorder(named)?);
+            }
+        }
+        act(self.recorders.get(recorder).ok_or(Error::Bug)?)
+    }
+
     fn take(&mut self, id: LinkId) -> Option<Watched<LinkIo>> {
         self.links.get_mut(id.slot())?.take_if(|link| link.io.id == id)
     }
@@ -942,20 +977,24 @@ impl Driven {
                 Some(Notice::Incomplete { bytes })
             }
             Event::Attempt { recorder, error } => {
-                if let Some(addr) = self.recorders.get(recorder) {
+                let _ = self.with_recorder(recorder, |addr| {
+                    let authority = addr.label();
                     match error {
                         None => {
-                            log.log(Level::Info, format_args!("{id}: recorded by {}", addr.label()))
+                            log.log(Level::Info, format_args!("{id}: recorded by {authority}"));
                         }
-                        Some(error) => log.log(
-                            Level::Warn,
-                            format_args!(
-                                "{id}: {}",
-                                AttemptText { authority: addr.label(), error }
-                            ),
-                        ),
+                        Some(error) => {
+                            let text = AttemptText { authority, error };
+                            log.log(Level::Warn, format_args!("{id}: {text}"));
+                        }
                     }
-                }
+                    Ok(())
+                });
+                None
+            }
+            #[cfg(feature = "ask")]
+            Event::Policy { error } => {
+                log.log(Level::Warn, format_args!("{id}: policy: {error}"));
                 None
             }
             Event::Transition { from, to, reason } => {
@@ -1016,6 +1055,17 @@ fn rewatch<T>(epoll: &Fd, link: &mut Watched<T>, wanted: LinkWants) -> bool {
         || sys::watch(epoll, wanted.fd, link.serial, wants);
     link.known = if done { wanted } else { UNKNOWN };
     done
+}
+
+/// Whether it is the agent of this machine, which no host needs to bring a transport for.
+fn is_agent(recorder: usize, to: &RecorderAddr) -> bool {
+    #[cfg(feature = "ask")]
+    return recorder == POLICY && matches!(to.endpoint, super::Endpoint::Unix(_));
+    #[cfg(not(feature = "ask"))]
+    {
+        let _ = (recorder, to);
+        false
+    }
 }
 
 /// As `swap_remove`, and nothing past the end.

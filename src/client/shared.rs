@@ -8,12 +8,12 @@ use std::time::Instant;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::{Pid, getpid};
 
-use super::config::{Observer, RecorderAddr};
+use super::config::{Observer, PolicySource, RecorderAddr};
 use super::handle::Start;
 use super::log::LogSink;
 use super::outcome::Outcome;
 use crate::error::{Error, Misuse};
-use crate::session::Machine;
+use crate::session::{Machine, POLICY};
 use crate::time::Tick;
 
 /// One per client.
@@ -42,6 +42,7 @@ pub(super) struct Slot {
     pub(super) dirty: AtomicBool,
     pub(super) recording: String,
     pub(super) recorders: Vec<RecorderAddr>,
+    pub(super) policy: Option<PolicySource>,
     pub(super) observer: Option<Observer>,
 }
 
@@ -151,6 +152,7 @@ impl Slot {
         machine: Machine,
         recording: String,
         recorders: Vec<RecorderAddr>,
+        policy: Option<PolicySource>,
         observer: Option<Observer>,
     ) -> Self {
         Self {
@@ -167,8 +169,22 @@ impl Slot {
             dirty: AtomicBool::new(true),
             recording,
             recorders,
+            policy,
             observer,
         }
+    }
+
+    /// The address of a recorder, or of policy. Not under the lock.
+    pub(super) fn recorder(&self, recorder: usize) -> Result<RecorderAddr, Error> {
+        if let Some(policy) = &self.policy {
+            if recorder == POLICY {
+                return policy.at.copy();
+            }
+            if let Some(named) = self.lock().machine.named(recorder) {
+                return policy.recorder(named);
+            }
+        }
+        self.recorders.get(recorder).ok_or(Error::Bug)?.copy()
     }
 
     /// A panic under the lock is that of the worker or of a caller; `Shared::failed` and the machine's own state say what still

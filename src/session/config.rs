@@ -36,8 +36,27 @@ pub struct Config {
     pub volume_bytes: Option<u64>,
     /// Set: the session is refused with this text, whatever recorders say.
     pub refusal: Option<String>,
+    /// Set: policy is asked for the recorders, and [`Config::recorders`] and [`Config::on_failure`] hold only where it cannot be.
+    #[cfg(feature = "ask")]
+    pub ask: Option<Ask>,
     /// Seed for the jitter of background attempts.
     pub jitter_seed: u64,
+}
+
+/// Whom policy is asked from, and for whom.
+#[cfg(feature = "ask")]
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// Who wants to log in.
+    pub question: crate::ask::Question,
+    /// For `Host`.
+    pub authority: String,
+    /// For `Authorization: Bearer`, where the answerer wants one.
+    pub token: Option<String>,
+    /// How long the first verdict is waited for; [`limits::POLICY_WAIT`] unless there is a reason.
+    pub wait: Span,
+    /// Set: without a verdict within that time the session is refused with this text. Absent: what is configured holds.
+    pub unreachable: Option<String>,
 }
 
 /// One address of a recorder.

@@ -21,7 +21,13 @@ impl Events {
             return;
         }
         if self.queue.len() >= EVENTS_MAX {
-            let old = |e: &Event| matches!(e, Event::Transition { .. } | Event::Attempt { .. });
+            let old = |e: &Event| {
+                #[cfg(feature = "ask")]
+                if matches!(e, Event::Policy { .. }) {
+                    return true;
+                }
+                matches!(e, Event::Transition { .. } | Event::Attempt { .. })
+            };
             let mut found = false;
             self.queue.retain(|e| {
                 let goes = !found && old(e);

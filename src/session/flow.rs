@@ -7,6 +7,8 @@ use super::hunt::{self, Goal, Hunt, Order};
 use super::link::{Link, Role, Stage};
 use super::machine::{Known, Machine};
 use super::state::{Event, LinkId, Reason, State};
+#[cfg(feature = "ask")]
+use crate::ask::EventType;
 use crate::error::{Error, Link as LinkError, PeerFault, Phase};
 use crate::limits::{RESUME_PAUSE_MIN, START};
 use crate::space;
@@ -18,19 +20,43 @@ impl Machine {
     /// Connecting ─► CheckPolicy ─► NoRecording | FindRecorder ─► TryPrimary
     pub(super) fn begin(&mut self, now: Tick) {
         self.to(State::CheckPolicy, Reason::Begin);
-        if self.recorders.is_empty() {
-            self.to(State::NoRecording, Reason::NoRecorders);
-            self.started = true;
-            self.events.push(Event::Start { recorded: false });
-            return;
+        self.search(now, Reason::Policy);
+    }
+
+    /// CheckPolicy ─► NoRecording | FindRecorder ─► TryPrimary
+    pub(super) fn search(&mut self, now: Tick, reason: Reason) {
+        let decided = self.is_decided();
+        if self.recorders.is_empty() && !decided {
+            return self.pass(Reason::NoRecorders);
         }
-        self.to(State::FindRecorder, Reason::Policy);
+        self.to(State::FindRecorder, reason);
+        if self.recorders.is_empty() {
+            // Policy wants a recording and has nobody for it.
+            return self.start_failed(now, Reason::NoRecorders);
+        }
         self.to(State::TryPrimary, Reason::Begin);
         self.start_by = Some(now.after(self.waits.start));
         if self.is_open() {
             self.go_by = Some(now.after(self.waits.stall_limit));
         }
         self.hunt = Some(Hunt::new(Goal::Start, hunt::from_start(&self.recorders), now));
+    }
+
+    /// CheckPolicy ─► NoRecording
+    pub(super) fn pass(&mut self, reason: Reason) {
+        self.to(State::NoRecording, reason);
+        self.passing = true;
+        self.started = true;
+        self.events.push(Event::Start { recorded: false });
+    }
+
+    /// Whether a verdict named the recorders.
+    #[allow(clippy::missing_const_for_fn, clippy::unused_self)]
+    fn is_decided(&self) -> bool {
+        #[cfg(feature = "ask")]
+        return self.asking.as_ref().is_some_and(|a| a.decided);
+        #[cfg(not(feature = "ask"))]
+        false
     }
 
     /// Connecting ─► CheckPolicy ─► SessionRejected
@@ -46,6 +72,8 @@ impl Machine {
             self.step_link(now, id);
         }
         self.step_deadlines(now);
+        #[cfg(feature = "ask")]
+        self.step_policy(now);
         self.step_hunt(now);
         self.release(now);
         self.settle_intake(now);
@@ -77,13 +105,14 @@ impl Machine {
             return;
         }
         self.finishing = true;
-        if self.state == State::NoRecording || !self.started {
+        if self.passing || !self.started {
             return self.conclude(now, Reason::Finish);
         }
         self.intake.settle(now);
         self.grace_by = None;
         match self.state {
             State::Streaming => self.drain_out(now),
+            State::SessionTerminated if self.links.current().is_some() => self.drain_out(now),
             State::SessionAllowed | State::SessionTerminated | State::ContinueUnrecorded => {
                 self.to(State::Resuming, Reason::Finish);
                 self.resume(now);
@@ -102,7 +131,7 @@ impl Machine {
         let _ = now;
         let end = self.intake.window.end();
         let bytes = end.saturating_sub(self.stored);
-        let nothing = self.state == State::NoRecording;
+        let nothing = self.passing;
         let complete = nothing
             || reason == Reason::Sealed
             || (bytes == 0 && self.started && reason != Reason::Abandoned);
@@ -110,6 +139,8 @@ impl Machine {
             self.links.close(id, !complete);
         }
         self.quiet();
+        #[cfg(feature = "ask")]
+        self.drop_talks();
         if complete {
             // The last object may be the only one that says so.
             if self.intake.stored(end) {
@@ -390,6 +421,10 @@ impl Machine {
             self.set_known(recorder, Known::Nothing);
         }
         self.events.push(Event::Attempt { recorder, error: Some(e) });
+        #[cfg(feature = "ask")]
+        if let Some(asking) = &mut self.asking {
+            asking.attempted(recorder, Some(e));
+        }
         if let Some(hunt) = &mut self.hunt {
             hunt.hurry(now, e);
         }
@@ -428,6 +463,10 @@ impl Machine {
         self.go_by = None;
         self.retry_at = None;
         self.events.push(Event::Attempt { recorder, error: None });
+        #[cfg(feature = "ask")]
+        if let Some(asking) = &mut self.asking {
+            asking.attempted(recorder, None);
+        }
         self.to(State::Connected, if moved { Reason::Drain } else { Reason::Accepted });
         self.streamed = true;
         self.to(State::Streaming, Reason::Begin);
@@ -512,10 +551,20 @@ impl Machine {
         self.to(State::RecordingFailed, reason);
         if !self.is_open() {
             self.quiet();
-            self.to(State::SessionRejected, Reason::Policy);
-            self.events.push(Event::Refused);
+            #[cfg(feature = "ask")]
+            {
+                self.tell(now, EventType::Rejected, None);
+                self.refuse_after_notice(now);
+            }
+            #[cfg(not(feature = "ask"))]
+            {
+                self.to(State::SessionRejected, Reason::Policy);
+                self.events.push(Event::Refused);
+            }
             return;
         }
+        #[cfg(feature = "ask")]
+        self.tell(now, EventType::Unrecorded, None);
         self.start(now, false);
         self.to(State::SessionAllowed, Reason::Policy);
         if self.finishing {
@@ -530,6 +579,17 @@ impl Machine {
     fn middle_failed(&mut self, now: Tick, reason: Reason) {
         self.hunt = None;
         self.grace_by = None;
+        #[cfg(feature = "ask")]
+        if !self.terminated {
+            let open = self.is_open();
+            let event = if open { EventType::Unrecorded } else { EventType::Terminated };
+            let why = match reason {
+                Reason::Lost(e) => Some(e),
+                Reason::TimedOut(phase) => Some(Error::TimedOut(phase)),
+                _ => None,
+            };
+            self.tell(now, event, why);
+        }
         if self.is_open() {
             self.to(State::ContinueUnrecorded, reason);
         } else {
@@ -547,7 +607,7 @@ impl Machine {
     }
 
     /// The next search in the background.
-    fn later(&mut self, now: Tick) {
+    pub(super) fn later(&mut self, now: Tick) {
         // xorshift: only to keep many sessions from knocking at the same moment.
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
@@ -570,7 +630,7 @@ impl Machine {
     }
 
     /// Nothing is waited for any more.
-    fn quiet(&mut self) {
+    pub(super) fn quiet(&mut self) {
         self.hunt = None;
         self.start_by = None;
         self.go_by = None;
@@ -601,7 +661,7 @@ impl Machine {
         }
     }
 
-    fn to(&mut self, to: State, reason: Reason) {
+    pub(super) fn to(&mut self, to: State, reason: Reason) {
         let from = core::mem::replace(&mut self.state, to);
         self.events.push(Event::Transition { from, to, reason });
     }

@@ -123,6 +123,8 @@ impl Sim {
             stock_with_release_commit: flags & 64 != 0,
             volume_bytes: None,
             refusal: None,
+            #[cfg(feature = "ask")]
+            ask: None,
             jitter_seed: 1,
         };
         let now = Tick(1_000);
@@ -247,7 +249,7 @@ impl Sim {
                         }
                     }
                     Action::Connect { link, recorder, .. } => {
-                        assert!(link.slot() < limits::LINKS_MAX);
+                        assert!(link.slot() < limits::LINK_SLOTS);
                         assert!(
                             self.links.keys().all(|l| l.slot() != link.slot()),
                             "a slot is used twice"

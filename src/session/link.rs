@@ -60,6 +60,13 @@ impl Links {
         Some(LinkId { slot: u8::try_from(slot).ok()?, generation: self.generation })
     }
 
+    /// A name in a place beyond the table.
+    #[cfg(feature = "ask")]
+    pub(super) const fn name(&mut self, slot: u8) -> LinkId {
+        self.generation = self.generation.wrapping_add(1);
+        LinkId { slot, generation: self.generation }
+    }
+
     pub(super) fn insert(&mut self, link: Link) {
         if let Some(slot) = self.slots.get_mut(link.id.slot()) {
             *slot = Some(link);

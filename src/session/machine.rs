@@ -8,9 +8,13 @@ use super::events::Events;
 use super::hunt::Hunt;
 use super::intake::Intake;
 use super::link::{Links, Role, Stage};
+#[cfg(feature = "ask")]
+use super::policy::Asking;
 use super::state::{Action, Event, LinkEvent, LinkId, Reason, State, Stats};
 use crate::cast::{self, Castkeep, ExitStatus, Stream};
 use crate::error::{Error, Misuse};
+#[cfg(feature = "ask")]
+use crate::limits::LINKS_MAX;
 use crate::limits::{AUTHORITY_BYTES, MESSAGE_BYTES, RECORDERS_MAX, RESUME_PAUSE_MIN};
 use crate::space;
 use crate::time::{Span, Tick};
@@ -45,6 +49,8 @@ pub struct Machine {
     pub(super) streamed: bool,
     /// Terminated was told: nothing new is taken.
     pub(super) terminated: bool,
+    /// Nothing is recorded, by decision: everything is let through.
+    pub(super) passing: bool,
     /// The exit event was written: nothing new is taken.
     exited: bool,
     /// The session ends: no policy applies any more, only the close timeout.
@@ -80,6 +86,9 @@ pub struct Machine {
     /// Whether room was seen last.
     had_room: bool,
     pub(super) peer_text: String,
+    /// Whoever names the recorders, and what it said.
+    #[cfg(feature = "ask")]
+    pub(super) asking: Option<Asking>,
 }
 
 /// What a recorder was seen to speak.
@@ -155,6 +164,7 @@ impl Machine {
             started: false,
             streamed: false,
             terminated: false,
+            passing: false,
             exited: false,
             finishing: false,
             start_by: None,
@@ -173,9 +183,16 @@ impl Machine {
             last_recorder: None,
             had_room: false,
             peer_text: String::new(),
+            #[cfg(feature = "ask")]
+            asking: match cfg.ask {
+                Some(ask) => Some(Asking::new(ask, now)?),
+                None => None,
+            },
         };
         if refused {
             machine.refuse();
+        } else if machine.asks() {
+            machine.begin_asking();
         } else {
             machine.begin(now);
         }
@@ -191,7 +208,7 @@ impl Machine {
     pub fn room(&self) -> usize {
         match self.refusal() {
             Some(_) => 0,
-            None if self.state == State::NoRecording => usize::MAX,
+            None if self.passing => usize::MAX,
             None => self.intake.room(),
         }
     }
@@ -214,7 +231,7 @@ impl Machine {
             self.had_room = false;
             return Err(e);
         }
-        if self.state == State::NoRecording {
+        if self.passing {
             self.intake.pass(stream, data.len());
             return Ok(data.len());
         }
@@ -240,7 +257,7 @@ impl Machine {
     pub fn resize(&mut self, now: Tick, cols: u16, rows: u16) {
         if !self.started {
             (self.header.width, self.header.height) = (cols, rows);
-        } else if !self.is_closed() && self.state != State::NoRecording {
+        } else if !self.is_closed() && !self.passing {
             self.intake.resize(now, cols, rows);
             self.settle_intake(now);
         }
@@ -254,7 +271,7 @@ impl Machine {
     pub fn marker(&mut self, now: Tick, label: &str) -> Result<(), Error> {
         match self.refusal() {
             Some(e) => return Err(e),
-            None if self.state == State::NoRecording => return Ok(()),
+            None if self.passing => return Ok(()),
             None => {}
         }
         if self.intake.is_counting() || !self.intake.marker(now, label) {
@@ -270,7 +287,7 @@ impl Machine {
             return;
         }
         self.exited = true;
-        if self.started && self.state != State::NoRecording {
+        if self.started && !self.passing {
             self.intake.exit(now, status);
             self.settle_intake(now);
         }
@@ -362,11 +379,19 @@ impl Machine {
 
     /// What the owner of the sockets has to do.
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.links.poll_action(cfg!(feature = "http2") && self.protocols.http2)
+        let action = self.links.poll_action(cfg!(feature = "http2") && self.protocols.http2);
+        #[cfg(feature = "ask")]
+        let action = action.or_else(|| self.asking.as_mut()?.poll_action());
+        action
     }
 
     /// Something happened to a link. What is said about a link that is closed already is ignored.
     pub fn handle_link(&mut self, now: Tick, link: LinkId, event: LinkEvent) {
+        #[cfg(feature = "ask")]
+        if link.slot() >= LINKS_MAX {
+            self.policy_link(now, link, event);
+            return self.step(now);
+        }
         let end = self.intake.window.end();
         match (self.links.get(link), event) {
             (Some(l), LinkEvent::Up) => {
@@ -385,6 +410,11 @@ impl Machine {
 
     /// Bytes came from a recorder; all of them are taken.
     pub fn handle_input(&mut self, now: Tick, link: LinkId, input: &[u8]) {
+        #[cfg(feature = "ask")]
+        if link.slot() >= LINKS_MAX {
+            self.policy_input(now, link, input);
+            return self.step(now);
+        }
         let end = self.intake.window.end();
         if let Some(l) = self.links.get(link).filter(|l| l.stage == Stage::Up) {
             l.client.handle_input(now, input, end);
@@ -394,6 +424,10 @@ impl Machine {
 
     /// Bytes for a recorder: fills `out` as far as there are some. 0: nothing now.
     pub fn poll_transmit(&mut self, now: Tick, link: LinkId, out: &mut [u8]) -> usize {
+        #[cfg(feature = "ask")]
+        if link.slot() >= LINKS_MAX {
+            return self.policy_transmit(link, out);
+        }
         let Some(l) = self.links.get(link).filter(|l| l.stage == Stage::Up) else { return 0 };
         let n = l.client.poll_transmit(now, &self.intake.window, out);
         if n > 0 && l.role == Role::Current {
@@ -438,10 +472,36 @@ impl Machine {
             };
             [stage, role]
         });
-        own.into_iter().chain(links).flatten().min()
+        let due = own.into_iter().chain(links).flatten().min();
+        #[cfg(feature = "ask")]
+        let due = due.into_iter().chain(self.asking.as_ref().and_then(Asking::poll_timeout)).min();
+        due
     }
 
     // ---- shared with `flow` ----
+
+    /// Whether somebody else names the recorders.
+    #[allow(clippy::missing_const_for_fn, clippy::unused_self)]
+    fn asks(&self) -> bool {
+        #[cfg(feature = "ask")]
+        return self.asking.is_some();
+        #[cfg(not(feature = "ask"))]
+        false
+    }
+
+    /// The `recorder` of an [`Action::Connect`] or [`Event::Attempt`], as a verdict named it; none for those of the configuration.
+    #[cfg(feature = "ask")]
+    #[must_use]
+    pub fn named(&self, recorder: usize) -> Option<&crate::ask::Named> {
+        self.asking.as_ref()?.named(recorder)
+    }
+
+    /// What policy has to say to the user before the session begins; empty: nothing.
+    #[cfg(feature = "ask")]
+    #[must_use]
+    pub fn banner(&self) -> &str {
+        self.asking.as_ref().map_or("", Asking::banner)
+    }
 
     /// Whether the policy that applies now lets the session go on without recording.
     pub(super) const fn is_open(&self) -> bool {
@@ -462,7 +522,7 @@ impl Machine {
         if self.is_closed() {
             return Some(Error::Closed);
         }
-        if self.state == State::NoRecording {
+        if self.passing {
             return None;
         }
         // Fail closed: nothing while the loss is known, and nothing that is only counted.
@@ -472,7 +532,7 @@ impl Machine {
 
     /// After anything that moved the ring or the time.
     pub(super) fn settle_intake(&mut self, now: Tick) {
-        if !self.started || self.state == State::NoRecording || self.state.is_end() {
+        if !self.started || self.passing || self.state.is_end() {
             return;
         }
         let open = self.is_open();

@@ -34,6 +34,8 @@
 //!     stock_with_release_commit: false,
 //!     volume_bytes: None,
 //!     refusal: None,
+//!     # #[cfg(feature = "ask")]
+//!     ask: None,
 //!     jitter_seed: 3,         // random
 //! };
 //! let mut machine = Machine::new(config, Tick(0))?;
@@ -69,12 +71,18 @@ mod hunt;
 mod intake;
 mod link;
 mod machine;
+#[cfg(feature = "ask")]
+mod policy;
 mod report;
 mod sha256;
 mod state;
 pub mod volume;
 
+#[cfg(feature = "ask")]
+pub use config::Ask;
 pub use config::{Config, Deadlines, OnFailure, Protocols, Recorder, Release};
 pub use machine::Machine;
 pub use report::AttemptText;
+#[cfg(feature = "ask")]
+pub use state::POLICY;
 pub use state::{Action, Event, LinkEvent, LinkId, Reason, State, Stats};

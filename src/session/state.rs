@@ -8,7 +8,7 @@ use crate::error::{Error, Phase};
 /// Where a session is.
 ///
 /// ```text
-/// Connecting ─► CheckPolicy ─► NoRecording ───────────────────────────────────► SessionComplete
+/// Connecting ─► CheckPolicy ─► NoRecording ─► (revoked) SessionTerminated ────► SessionComplete
 ///                    ├► SessionRejected (by policy, whatever recorders say)
 ///                    └► FindRecorder ─► TryPrimary ─► Connected ─► Streaming ─► Draining ─► SessionComplete | Incomplete
 ///                                         └► TryFailover ─┘          ▲   │                       (sealed | close timeout)
@@ -175,6 +175,12 @@ pub enum Event {
     Released,
     /// There is room again after there was none.
     Room,
+    /// Policy could not be asked, or the connection to it ended; it is asked again.
+    #[cfg(feature = "ask")]
+    Policy {
+        /// Why.
+        error: Error,
+    },
     /// The program may start.
     Start {
         /// Whether a recorder has it. False under a fail-open policy, or when nothing is recorded.
@@ -196,6 +202,10 @@ pub enum Event {
     },
 }
 
+/// The `recorder` of an [`Action::Connect`] to whoever is asked for policy.
+#[cfg(feature = "ask")]
+pub const POLICY: usize = usize::MAX;
+
 /// Names a link: a small slot and a generation, so that what comes late for an old link is recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId {
@@ -204,7 +214,7 @@ pub struct LinkId {
 }
 
 impl LinkId {
-    /// Below [`LINKS_MAX`](crate::limits::LINKS_MAX): an index for the owner's table. Free again after `Close`.
+    /// Below [`LINK_SLOTS`](crate::limits::LINK_SLOTS): an index for the owner's table. Free again after `Close`.
     #[must_use]
     pub const fn slot(self) -> usize {
         self.slot as usize
@@ -236,7 +246,7 @@ pub enum Action {
     Connect {
         /// Its name from now on.
         link: LinkId,
-        /// Index into [`Config::recorders`](super::Config::recorders).
+        /// Index into [`Config::recorders`](super::Config::recorders), or into those that policy named; `POLICY` for policy itself.
         recorder: usize,
         /// With TLS: offer `h2` and nothing else by ALPN; otherwise `http/1.1` and nothing else.
         http2: bool,

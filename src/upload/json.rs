@@ -63,11 +63,85 @@ fn is(key: &str, name: &str) -> bool {
     key.eq_ignore_ascii_case(name)
 }
 
-struct Reader<'a> {
+/// Reads JSON where it lies. Every method takes what it is named for, or answers none and is of no further use.
+pub(crate) struct Reader<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
+    #[cfg(feature = "ask")]
+    pub(crate) const fn new(text: &'a [u8]) -> Self {
+        Self { rest: text }
+    }
+
+    /// Whether nothing but space is left.
+    #[cfg(feature = "ask")]
+    pub(crate) fn is_done(&mut self) -> bool {
+        self.space();
+        self.at_end()
+    }
+
+    /// An object: `member` reads the value of each key that is not null.
+    #[cfg(feature = "ask")]
+    pub(crate) fn object(
+        &mut self,
+        mut member: impl FnMut(&mut Self, &str) -> Option<()>,
+    ) -> Option<()> {
+        self.space();
+        self.byte(b'{')?;
+        self.space();
+        if self.byte(b'}').is_some() {
+            return Some(());
+        }
+        loop {
+            self.space();
+            let key = self.string()?;
+            self.space();
+            self.byte(b':')?;
+            self.space();
+            if !self.word(b"null") {
+                member(self, &key)?;
+            }
+            self.space();
+            if self.byte(b',').is_none() {
+                return self.byte(b'}');
+            }
+        }
+    }
+
+    /// An array: `element` reads each; null is an empty one.
+    #[cfg(feature = "ask")]
+    pub(crate) fn array(&mut self, mut element: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
+        self.space();
+        if self.word(b"null") {
+            return Some(());
+        }
+        self.byte(b'[')?;
+        self.space();
+        if self.byte(b']').is_some() {
+            return Some(());
+        }
+        loop {
+            self.space();
+            element(self)?;
+            self.space();
+            if self.byte(b',').is_none() {
+                return self.byte(b']');
+            }
+        }
+    }
+
+    #[cfg(feature = "ask")]
+    pub(crate) fn boolean(&mut self) -> Option<bool> {
+        if self.word(b"true") { Some(true) } else { self.word(b"false").then_some(false) }
+    }
+
+    /// A whole number in the range of int64.
+    #[cfg(feature = "ask")]
+    pub(crate) fn signed(&mut self) -> Option<i64> {
+        core::str::from_utf8(self.number()?).ok()?.parse().ok()
+    }
+
     fn space(&mut self) {
         while let Some((b' ' | b'\t' | b'\r' | b'\n', rest)) = self.rest.split_first() {
             self.rest = rest;
@@ -105,7 +179,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A string with what Go does to it: invalid UTF-8 and lone surrogates become U+FFFD.
-    fn string(&mut self) -> Option<String> {
+    pub(crate) fn string(&mut self) -> Option<String> {
         self.byte(b'"')?;
         let mut bytes = Vec::new();
         loop {
@@ -199,14 +273,14 @@ impl<'a> Reader<'a> {
     }
 
     /// A whole number from 0 on that int64 can hold.
-    fn unsigned(&mut self) -> Option<u64> {
+    pub(crate) fn unsigned(&mut self) -> Option<u64> {
         let text = core::str::from_utf8(self.number()?).ok()?;
         let n: i64 = text.parse().ok()?;
         u64::try_from(n).ok()
     }
 
     /// Reads over any value, without recursion: a container is a byte on a small stack.
-    fn skip_value(&mut self) -> Option<()> {
+    pub(crate) fn skip_value(&mut self) -> Option<()> {
         let mut open: Vec<u8> = Vec::new();
         loop {
             self.space();

@@ -19,7 +19,7 @@ pub mod client;
 #[doc(hidden)]
 #[allow(missing_docs)]
 pub mod fuzzing;
-mod json;
+pub(crate) mod json;
 pub mod marks;
 #[cfg(feature = "http2")]
 pub mod server;

@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, VecDeque};
 use castkeep::cast::{ExitStatus, Header, Raw, Stream, parse_event};
 use castkeep::error::{Error, Link};
 use castkeep::session::{
-    Action, Config, Deadlines, Event, LinkEvent, LinkId, Machine, OnFailure, Protocols, Reason,
-    Release, State,
+    Action, Ask, Config, Deadlines, Event, LinkEvent, LinkId, Machine, OnFailure, POLICY,
+    Protocols, Reason, Release, State,
 };
 use castkeep::time::{Span, Tick};
 use castkeep::upload::server::{Server, ServerConfig};
 
+use crate::agent::{Agent, Said};
 use crate::recorder::{Flavour, Recorder};
 
 pub(crate) const REJECT: &str = "no recording, no session";
@@ -62,6 +63,7 @@ pub(crate) struct Pair {
     conns: Vec<Conn>,
     servers: Vec<Option<Server>>,
     pub(crate) events: Vec<Event>,
+    agent: Option<Agent>,
     /// Raw bytes that `output` took, in order, with their stream.
     pub(crate) shown: BTreeMap<Stream, Vec<u8>>,
     /// Ends the session when it is terminated, as a host does.
@@ -90,6 +92,8 @@ pub(crate) struct Setup {
     pub(crate) ring: usize,
     pub(crate) stock_with_release_commit: bool,
     pub(crate) deadlines: Deadlines,
+    /// The verdict of the agent, and what the user is told without one.
+    pub(crate) policy: Option<(Option<String>, Option<String>)>,
 }
 
 impl Default for Setup {
@@ -105,6 +109,7 @@ impl Default for Setup {
             ring: castkeep::limits::RING_MIN_BYTES,
             stock_with_release_commit: false,
             deadlines: Deadlines::default(),
+            policy: None,
         }
     }
 }
@@ -122,6 +127,10 @@ impl Setup {
     pub(crate) fn start(self) -> Pair {
         Pair::with(self, |_| {})
     }
+
+    pub(crate) fn start_with_agent(self, prepare: impl FnOnce(&mut Agent)) -> Pair {
+        Pair::with_agent(self, |_| {}, prepare)
+    }
 }
 
 pub(crate) const fn ms(ms: u64) -> Span {
@@ -135,6 +144,14 @@ pub(crate) const fn secs(s: u64) -> Span {
 impl Pair {
     /// `prepare` changes the recorders before the session opens.
     pub(crate) fn with(setup: Setup, prepare: impl FnOnce(&mut Vec<Recorder>)) -> Self {
+        Self::with_agent(setup, prepare, |_| {})
+    }
+
+    pub(crate) fn with_agent(
+        setup: Setup,
+        prepare: impl FnOnce(&mut Vec<Recorder>),
+        prepare_agent: impl FnOnce(&mut Agent),
+    ) -> Self {
         let now = Tick(1_000_000);
         let recorder = |i: usize| castkeep::session::Recorder {
             group: setup.groups.as_ref().map_or(i as u16, |g| g[i]),
@@ -142,7 +159,13 @@ impl Pair {
             tls: false,
         };
         let cfg = Config {
-            header: Header { width: 80, height: 24, timestamp: 1_700_000_000, ..Header::default() },
+            header: Header {
+                width: 80,
+                height: 24,
+                timestamp: 1_700_000_000,
+                local_user: "root".into(),
+                ..Header::default()
+            },
             recording: [7; 16],
             resume_secret: [9; 16],
             ring_bytes: setup.ring,
@@ -158,10 +181,21 @@ impl Pair {
             stock_with_release_commit: setup.stock_with_release_commit,
             volume_bytes: None,
             refusal: None,
+            ask: setup.policy.as_ref().map(|(_, unreachable)| Ask {
+                question: castkeep::ask::Question { ssh_user: "root".into(), ..Default::default() },
+                authority: "localhost".into(),
+                token: None,
+                wait: castkeep::limits::POLICY_WAIT,
+                unreachable: unreachable.clone(),
+            }),
             jitter_seed: 42,
         };
         let mut recorders = setup.flavours.iter().map(|f| Recorder::new(*f)).collect();
         prepare(&mut recorders);
+        let mut agent = setup.policy.as_ref().map(|(verdict, _)| Agent::new(verdict.as_deref()));
+        if let Some(agent) = &mut agent {
+            prepare_agent(agent);
+        }
         let mut pair = Self {
             now,
             machine: Machine::new(cfg, now).unwrap(),
@@ -169,6 +203,7 @@ impl Pair {
             conns: Vec::new(),
             servers: Vec::new(),
             events: Vec::new(),
+            agent,
             shown: BTreeMap::new(),
             obedient: true,
             strict: true,
@@ -215,6 +250,56 @@ impl Pair {
         self.advance(secs(6));
         assert!(self.machine.state().is_end(), "{:?} {:?}", self.machine.state(), self.events);
         self
+    }
+
+    // ---- policy ----
+
+    pub(crate) fn agent(&self) -> &Agent {
+        self.agent.as_ref().unwrap()
+    }
+
+    pub(crate) fn agent_mut(&mut self) -> &mut Agent {
+        self.agent.as_mut().unwrap()
+    }
+
+    /// Policy changed.
+    pub(crate) fn say(&mut self, verdict: &str) -> &mut Self {
+        self.agent_mut().say(verdict);
+        self.pump();
+        self
+    }
+
+    fn pump_agent(&mut self) -> bool {
+        let Some(agent) = &mut self.agent else { return false };
+        let mut any = false;
+        for link in agent.links() {
+            let mut out = [0; 700];
+            loop {
+                match self.machine.poll_transmit(self.now, link, &mut out) {
+                    0 => break,
+                    n => agent.take(link, &out[..n]),
+                }
+                any = true;
+            }
+        }
+        for (link, said) in std::mem::take(&mut agent.out) {
+            any = true;
+            match said {
+                Said::Up => self.machine.handle_link(self.now, link, LinkEvent::Up),
+                Said::Bytes(bytes) => {
+                    let n = split(&mut self.split, bytes.len());
+                    let (front, back) = bytes.split_at(n);
+                    self.machine.handle_input(self.now, link, front);
+                    self.machine.handle_input(self.now, link, back);
+                }
+                Said::Eof => self.machine.handle_link(self.now, link, LinkEvent::Eof),
+                Said::Down => {
+                    let why = Error::Link(Link::Unreachable);
+                    self.machine.handle_link(self.now, link, LinkEvent::Down(why));
+                }
+            }
+        }
+        any
     }
 
     // ---- faults ----
@@ -367,6 +452,7 @@ impl Pair {
         for round in 0.. {
             assert!(round < 100_000, "no rest in {:?}: {}", self.machine.state(), self.why());
             let mut any = self.pump_actions();
+            any |= self.pump_agent();
             any |= self.pump_network();
             any |= self.pump_recorders();
             any |= self.pump_client();
@@ -383,6 +469,10 @@ impl Pair {
         while let Some(action) = self.machine.poll_action() {
             any = true;
             match action {
+                Action::Connect { link, recorder: POLICY, .. } => self.agent_mut().connect(link),
+                Action::Close { link, .. } if link.slot() >= castkeep::limits::LINKS_MAX => {
+                    self.agent_mut().close(link);
+                }
                 Action::Connect { link, recorder, .. } => {
                     let r = &self.recorders[recorder];
                     let at = self.now.after(r.latency);

@@ -12,6 +12,9 @@ pub(crate) const SPEC: Spec = Spec {
     operands: "[--] [COMMAND [ARGUMENT...]]",
     options: &[
         recording::RECORDERS,
+        recording::POLICY,
+        recording::POLICY_UNREACHABLE,
+        recording::POLICY_TOKEN,
         recording::ENFORCE,
         recording::OPEN,
         recording::REJECT,

@@ -8,13 +8,30 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Args, Failure, Opt, pty_sys};
-use crate::client::{Decision, Metadata, RecorderAddr, Release, Tls, TlsConfig};
+use crate::client::{
+    Decision, Metadata, PolicySource, Question, RecorderAddr, Release, Tls, TlsConfig,
+};
 use crate::limits;
 
 pub(super) const RECORDERS: Opt = Opt::list(
     "recorders",
     "ADDRESS,...",
     "Recorders, in order of preference: host:port, ip:port, [v6]:port, unix:/path, https://host:port. The\nport is 80 unless given, 443 with https.",
+);
+pub(super) const POLICY: Opt = Opt::value(
+    "policy",
+    "ADDRESS",
+    "Ask this agent who may log in and who records it, instead of naming recorders: unix:/run/castkeep/agent.sock,\nor https://host:port of `castkeep control`.",
+);
+pub(super) const POLICY_UNREACHABLE: Opt = Opt::value(
+    "policy-unreachable",
+    "refuse|as-configured",
+    "Without an answer of the agent: let nobody in (refuse, the default), or go by --recorders and --enforce.",
+);
+pub(super) const POLICY_TOKEN: Opt = Opt::value(
+    "policy-token-file",
+    "FILE",
+    "What `castkeep control` knows this node by. Not for an agent.",
 );
 pub(super) const ENFORCE: Opt = Opt::switch(
     "enforce",
@@ -114,9 +131,10 @@ impl Settings {
     /// Reads the options. Names are resolved, which may take up to [`RESOLVE_LIMIT`].
     pub(super) fn from_args(args: &Args) -> Result<Self, Failure> {
         let names = args.list("recorders")?;
-        if names.is_empty() {
+        let policy = args.string("policy")?;
+        if names.is_empty() && policy.is_none() {
             return Err(Failure::usage(
-                "no recorder is named: give --recorders host:port, or `recorders` in the configuration file",
+                "no recorder is named: give --recorders host:port or --policy ADDRESS, or `recorders` or `policy` in the configuration file",
             ));
         }
         if args.switch("enforce")? && args.switch("open")? {
@@ -132,9 +150,11 @@ impl Settings {
                 )
             })?);
         }
+        let asked = policy.map(|at| policy_source(args, &at, tls.clone())).transpose()?;
         let (recorders, unresolved) = resolve(wanted, tls)?;
 
         let mut decision = Decision::open(recorders);
+        decision.policy = asked;
         decision.reject_message = args.string("reject-message")?;
         decision.terminate_message = args.string("terminate-message")?;
         if args.switch("enforce")? {
@@ -287,6 +307,49 @@ fn resolve(
     }
     recorders.truncate(limits::RECORDERS_MAX);
     Ok((recorders, unresolved))
+}
+
+/// Who is asked, and with what.
+fn policy_source(args: &Args, at: &str, tls: Option<Arc<Tls>>) -> Result<PolicySource, Failure> {
+    let wrong = || args.wrong("policy", "unix:/path or https://host:port");
+    let wanted = Wanted::parse(at, true).ok_or_else(wrong)?;
+    if matches!(wanted, Wanted::Tcp { tls: false, .. }) {
+        return Err(Failure::usage(
+            "--policy: over a network it is asked with TLS: give https://host:port",
+        ));
+    }
+    // Recorders that it names may want TLS, whatever it speaks itself.
+    let tls = match tls {
+        Some(tls) => tls,
+        None => system_tls(TlsConfig::default())?,
+    };
+    let (mut addrs, unresolved) = resolve(vec![wanted], Some(Arc::clone(&tls)))?;
+    if addrs.is_empty() {
+        return Err(Failure::new(format!("policy: {}", unresolved.join("; "))));
+    }
+    let connection = std::env::var("SSH_CONNECTION").unwrap_or_default();
+    let mut fields = connection.split(' ');
+    let source_ip = fields.next().filter(|ip| ip.parse::<IpAddr>().is_ok()).unwrap_or_default();
+    let question = Question {
+        source_ip: source_ip.to_owned(),
+        source_port: fields.next().and_then(|port| port.parse().ok()).unwrap_or(0),
+        ..Question::default()
+    };
+    let mut source = PolicySource::new(addrs.swap_remove(0), question)
+        .map_err(|e| Failure::new(format!("policy: {e}")))?;
+    source.tls = Some(tls);
+    if let Some(path) = args.path("policy-token-file") {
+        let token = fs::read_to_string(&path).map_err(|e| {
+            Failure::new(format!("cannot read {} (--policy-token-file): {e}", path.display()))
+        })?;
+        source.token = Some(token.trim().to_owned());
+    }
+    let as_configured =
+        args.choice("policy-unreachable", &[("refuse", false), ("as-configured", true)])?;
+    if as_configured == Some(true) {
+        source.unreachable = None;
+    }
+    Ok(source)
 }
 
 /// What the TLS options make; none when there are none.

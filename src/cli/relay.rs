@@ -23,8 +23,7 @@ use super::{Exit, Failure};
 use crate::cast::label;
 use crate::cast::text::escape_control;
 use crate::client::{
-    self, Client, ClientConfig, Level, LogSink, Outcome, RecorderAddr, Release, Session, Start,
-    Stats, Stream,
+    self, Client, ClientConfig, Level, LogSink, Outcome, Release, Session, Start, Stats, Stream,
 };
 use crate::limits;
 
@@ -74,7 +73,7 @@ pub(super) fn run(settings: Settings, job: Job) -> Result<Exit, Failure> {
         settings;
     let talk = Talk { quiet };
     let trouble = Arc::new(Trouble { said: Mutex::new(unresolved), verbose });
-    if decision.recorders.is_empty() {
+    if decision.recorders.is_empty() && decision.policy.is_none() {
         // No address is not the same as a decision not to record.
         trouble.show();
         if let Some(message) = &decision.reject_message {
@@ -93,10 +92,8 @@ pub(super) fn run(settings: Settings, job: Job) -> Result<Exit, Failure> {
     let bell = Bell::new().map_err(|e| Failure::new(e.to_string()))?;
     let config = ClientConfig { ring_bytes, log: trouble.clone(), ..ClientConfig::default() };
     let client = Client::new(config).map_err(|e| Failure::new(format!("recording: {e}")))?;
-    let addrs = decision.recorders.clone();
     let by_commit = decision.release == Release::Commit;
     let record_input = decision.record_input;
-    let is_open = decision.terminate_message.is_none();
     let stall_limit = decision.stall_limit.unwrap_or(Duration::from_micros(limits::STALL_LIMIT.0));
     let mut decision = decision;
     let rung = Arc::clone(&bell);
@@ -132,6 +129,11 @@ pub(super) fn run(settings: Settings, job: Job) -> Result<Exit, Failure> {
         _ => {}
     }
     trouble.forget();
+    let banner = session.banner();
+    if interactive && !banner.is_empty() {
+        // It comes from another machine and goes to a terminal.
+        eprintln!("{}", escape_control(&banner));
+    }
 
     let mut relay = Relay {
         session: Arc::new(session),
@@ -171,13 +173,17 @@ pub(super) fn run(settings: Settings, job: Job) -> Result<Exit, Failure> {
     });
     let recorder = session.stats().recorder;
     // Nobody is held up for a recorder that is not there, unless policy wants it recorded.
-    let wait = if is_open && recorder.is_none() { stall_limit.min(close_wait) } else { close_wait };
+    let wait = if session.is_open() && recorder.is_none() {
+        stall_limit.min(close_wait)
+    } else {
+        close_wait
+    };
     let outcome = close(&session, wait, &talk, raw.is_some());
     copy.finish(Duration::from_secs(2));
     drop(raw);
 
     let stats = session.stats();
-    let recorder = stats.recorder.or(recorder).and_then(|at| addrs.get(at));
+    let recorder = stats.recorder.or(recorder).and_then(|at| session.recorder_label(at));
     talk.report(&session, outcome, &stats, recorder);
     drop(session);
     drop(client);
@@ -529,15 +535,9 @@ impl Talk {
     }
 
     /// One line about what happened; a loss is said in any case.
-    fn report(
-        &self,
-        session: &Session,
-        outcome: Outcome,
-        stats: &Stats,
-        recorder: Option<&RecorderAddr>,
-    ) {
+    fn report(&self, session: &Session, outcome: Outcome, stats: &Stats, recorder: Option<String>) {
         let id = session.recording();
-        let at = recorder.map_or_else(String::new, |r| format!(" at {r}"));
+        let at = recorder.as_ref().map_or_else(String::new, |r| format!(" at {r}"));
         let mut line = match outcome {
             Outcome::Complete if recorder.is_none() => {
                 return self.note("nothing was recorded");

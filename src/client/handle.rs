@@ -218,6 +218,21 @@ impl Session {
         self.peek(None, message)
     }
 
+    /// How a recorder of [`Stats::recorder`] is called.
+    #[must_use]
+    pub fn recorder_label(&self, recorder: usize) -> Option<String> {
+        if self.shared.is_forked() {
+            return None;
+        }
+        self.slot.recorder(recorder).ok().map(|addr| addr.label().to_owned())
+    }
+
+    /// Whether the session goes on when recording fails in its middle; with a policy known from its start.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.peek(false, |inner| inner.machine.ends_open())
+    }
+
     /// What policy has to say to the user before the session begins; empty: nothing.
     #[must_use]
     pub fn banner(&self) -> String {

@@ -108,7 +108,8 @@ fn header(metadata: Metadata, id: &RecordingId) -> Result<cast::Header, Error> {
     })
 }
 
-/// What is asked, with what the session is known by where the host did not say it.
+/// What is asked, with what the session is known by where the host did not say it. Who the source is has to be said: what stands
+/// in a recording is for people.
 #[cfg(feature = "ask")]
 fn ask(decision: &Decision, metadata: &Metadata) -> Result<Option<Ask>, Error> {
     let Some(source) = &decision.policy else { return Ok(None) };
@@ -117,9 +118,6 @@ fn ask(decision: &Decision, metadata: &Metadata) -> Result<Option<Ask>, Error> {
     for (field, known) in [
         (&mut question.ssh_user, metadata.ssh_user.as_str()),
         (&mut question.local_user, &metadata.local_user),
-        (&mut question.node, &metadata.src_node),
-        (&mut question.node_id, &metadata.src_node_id),
-        (&mut question.user_login, metadata.src_node_user.as_deref().unwrap_or_default()),
         (&mut question.connection_id, &metadata.connection_id),
         (&mut question.kind, if metadata.kind.is_empty() { kind } else { &metadata.kind }),
     ] {

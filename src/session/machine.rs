@@ -480,6 +480,12 @@ impl Machine {
 
     // ---- shared with `flow` ----
 
+    /// Whether the session goes on when recording fails in its middle.
+    #[must_use]
+    pub const fn ends_open(&self) -> bool {
+        self.on_failure.terminate_message.is_none()
+    }
+
     /// Whether somebody else names the recorders.
     #[allow(clippy::missing_const_for_fn, clippy::unused_self)]
     fn asks(&self) -> bool {

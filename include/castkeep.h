@@ -127,6 +127,11 @@
 #define CASTKEEP_CAP_TLS 2
 
 /*
+ For castkeep_has: asking an agent who records, CASTKEEP_OPTION_POLICY.
+ */
+#define CASTKEEP_CAP_POLICY 3
+
+/*
  For castkeep_config_set_text: shown to the user when the session cannot be recorded from its start; setting
  it makes the start fail closed.
  */
@@ -235,6 +240,29 @@
  For castkeep_config_set_number: 1 refuses sessions whose CASTKEEP_TEXT_KIND is "subsystem", which is sftp. Unless set 0.
  */
 #define CASTKEEP_OPTION_REFUSE_SFTP 19
+
+/*
+ For castkeep_config_set_text: who is asked, for each session, whether it may take place and who records it: "unix:/run/castkeep/agent.sock",
+ the socket of `castkeep agent`, or "https://192.0.2.7:443", `castkeep control`. The recorders and messages of this configuration
+ then hold only with CASTKEEP_OPTION_POLICY_AS_CONFIGURED. A session that policy does not let go on any more is TERMINATED.
+ */
+#define CASTKEEP_OPTION_POLICY 20
+
+/*
+ For castkeep_config_set_text: what `castkeep control` knows this node by. Not for an agent.
+ */
+#define CASTKEEP_OPTION_POLICY_TOKEN 21
+
+/*
+ For castkeep_config_set_number: milliseconds that the first answer of policy may take. Unless set 5,000.
+ */
+#define CASTKEEP_OPTION_POLICY_WAIT_MS 22
+
+/*
+ For castkeep_config_set_number: 1 goes by the recorders and messages of this configuration where policy does not answer in time;
+ with none, nothing is recorded. Unless set 0: the session is REFUSED.
+ */
+#define CASTKEEP_OPTION_POLICY_AS_CONFIGURED 23
 
 /*
  For a log function: something failed for good.
@@ -372,6 +400,12 @@
  For castkeep_session_set_text: program and version that records, such as "dropbear/2026.94".
  */
 #define CASTKEEP_TEXT_PROGRAM 11
+
+/*
+ For castkeep_session_set_text: where the connection comes from, for CASTKEEP_OPTION_POLICY: "192.0.2.7", "192.0.2.7:40022" or
+ "[2001:db8::7]:40022". An agent believes SOURCE, SOURCE_ID and SOURCE_USER of root alone, and only where it cannot find out itself.
+ */
+#define CASTKEEP_TEXT_SOURCE_ADDRESS 12
 
 /*
  For castkeep_session_output and castkeep_session_released: standard output, or a terminal.
@@ -631,7 +665,7 @@ struct castkeep_config *castkeep_config_new(void);
  whole when there is none. Names are those of `castkeep record`: recorders (a list of addresses), enforce, reject-message,
  terminate-message, release ("ring" or "commit"), record-input, ring and max-bytes ("256KiB"), grace, stall-limit, start-limit,
  close-wait ("15s", "500ms"), max-sessions; volume ("64KiB" or "all") and sftp ("pass" or "refuse") for file transfers; tls-ca, tls-cert, tls-key (files, read now), tls-pin (one or a list),
- tls-pin-ignores-time. A recorder is an address as for castkeep_config_add_recorder, or {"address": ..., "name": ...}
+ tls-pin-ignores-time; policy, policy-token-file (read now), policy-wait and policy-unreachable ("refuse" or "as-configured"). A recorder is an address as for castkeep_config_add_recorder, or {"address": ..., "name": ...}
  as for castkeep_config_add_recorder_named, or {"host": ...} as for castkeep_config_add_recorder_host. A name that is not known is an error, so that no policy is lost to a typing mistake.
  Read it once, where the daemon starts: a bad file should stop the daemon, not the first login.
  path,len : the file
@@ -698,9 +732,9 @@ int32_t castkeep_config_check(const struct castkeep_config *config, char *why, s
 
 /*
  Sets an option that is text.
- option   : CASTKEEP_OPTION_..._MESSAGE
+ option   : CASTKEEP_OPTION_..._MESSAGE, _TLS_PIN, _POLICY or _POLICY_TOKEN
  data,len : UTF-8, at most 4,096 bytes
- Returns  : OK; BAD_PARAMETER; TOO_BIG; UNSUPPORTED (a pin, without TLS); NO_MEMORY; INTERNAL
+ Returns  : OK; BAD_PARAMETER; TOO_BIG; UNSUPPORTED (a pin, without TLS; policy, in the tiny build); NO_MEMORY; INTERNAL
  Threads  : one at a time.   Blocks: never.   Since: 0.1
  */
 int32_t castkeep_config_set_text(struct castkeep_config *config, int32_t option, const char *data, size_t len);
@@ -709,7 +743,7 @@ int32_t castkeep_config_set_text(struct castkeep_config *config, int32_t option,
  Sets an option that is a number.
  option   : CASTKEEP_OPTION_...
  value    : in the unit that the option says
- Returns  : OK; BAD_PARAMETER (not an option, or out of its range); INTERNAL
+ Returns  : OK; BAD_PARAMETER (not an option, or out of its range); UNSUPPORTED; INTERNAL
  Threads  : one at a time.   Blocks: never.   Since: 0.1
  */
 int32_t castkeep_config_set_number(struct castkeep_config *config, int32_t option, uint64_t value);
@@ -892,7 +926,8 @@ int32_t castkeep_session_marker(struct castkeep_session *session, const char *da
 uint64_t castkeep_session_released(const struct castkeep_session *session, int32_t of);
 
 /*
- The message for the user behind CASTKEEP_EVENT_REFUSED and CASTKEEP_EVENT_TERMINATED.
+ The message for the user behind CASTKEEP_EVENT_REFUSED and CASTKEEP_EVENT_TERMINATED; behind CASTKEEP_EVENT_START what policy has
+ to say before the session begins, without a line end.
  buf,cap  : out, cut to fit and ended with NUL; may be NULL with 0
  Returns  : the length of the whole message without the NUL; 0 when there is none
  Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1

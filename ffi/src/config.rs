@@ -12,6 +12,8 @@ use core::time::Duration;
 
 use core_lib::client::heap::boxed;
 use core_lib::client::{Decision, Metadata, RecorderAddr, Release, Settings};
+#[cfg(feature = "std")]
+use core_lib::client::{PolicySource, Question};
 #[cfg(feature = "tls")]
 use core_lib::client::{Tls, TlsConfig};
 use core_lib::error::Error;
@@ -77,6 +79,18 @@ pub const CASTKEEP_OPTION_TRANSFER_BYTES: i32 = 18;
 /// For castkeep_config_set_number: 1 refuses sessions whose CASTKEEP_TEXT_KIND is "subsystem", which is sftp. Unless set 0.
 pub const CASTKEEP_OPTION_REFUSE_SFTP: i32 = 19;
 
+/// For castkeep_config_set_text: who is asked, for each session, whether it may take place and who records it: "unix:/run/castkeep/agent.sock",
+/// the socket of `castkeep agent`, or "https://192.0.2.7:443", `castkeep control`. The recorders and messages of this configuration
+/// then hold only with CASTKEEP_OPTION_POLICY_AS_CONFIGURED. A session that policy does not let go on any more is TERMINATED.
+pub const CASTKEEP_OPTION_POLICY: i32 = 20;
+/// For castkeep_config_set_text: what `castkeep control` knows this node by. Not for an agent.
+pub const CASTKEEP_OPTION_POLICY_TOKEN: i32 = 21;
+/// For castkeep_config_set_number: milliseconds that the first answer of policy may take. Unless set 5,000.
+pub const CASTKEEP_OPTION_POLICY_WAIT_MS: i32 = 22;
+/// For castkeep_config_set_number: 1 goes by the recorders and messages of this configuration where policy does not answer in time;
+/// with none, nothing is recorded. Unless set 0: the session is REFUSED.
+pub const CASTKEEP_OPTION_POLICY_AS_CONFIGURED: i32 = 23;
+
 /// What one system call sends at most: a session's share of memory beside its ring.
 const LINK_BYTES: usize =
     if cfg!(feature = "std") { 16 * 1024 } else { limits::LINK_OUT_MIN_BYTES };
@@ -104,9 +118,21 @@ pub struct castkeep_config {
     pub(crate) close_wait: Duration,
     pub(crate) max_bytes: usize,
     pub(crate) transfers: Transfers,
+    #[cfg(feature = "std")]
+    policy: Policy,
     #[cfg(feature = "tls")]
     tls: TlsConfig,
     pub(crate) host: Surroundings,
+}
+
+/// Who is asked.
+#[cfg(feature = "std")]
+#[derive(Default)]
+struct Policy {
+    at: Option<Recorder>,
+    token: Option<String>,
+    wait: Option<Duration>,
+    as_configured: bool,
 }
 
 /// What of file transfers is recorded.
@@ -227,6 +253,8 @@ impl Default for castkeep_config {
             close_wait: Duration::from_secs(2),
             max_bytes: usize::MAX,
             transfers: Transfers { cap_bytes: limits::TRANSFER_BYTES, refuse_sftp: false },
+            #[cfg(feature = "std")]
+            policy: Policy::default(),
             #[cfg(feature = "tls")]
             tls: TlsConfig::default(),
             host: Surroundings::default(),
@@ -246,10 +274,16 @@ impl castkeep_config {
     /// What a session is opened with.
     pub(crate) fn decision(&self) -> Result<Decision, Wrong> {
         let copy = |text: &Option<String>| text.as_deref().map(space::string).transpose();
-        if self.recorders.is_empty() && (self.reject.is_some() || self.terminate.is_some()) {
+        let asks = self.asks();
+        if self.recorders.is_empty() && !asks && (self.reject.is_some() || self.terminate.is_some())
+        {
             return Err(Wrong::Text("recorders: recording is required and none is named"));
         }
         let mut decision = Decision::open(self.recorders()?);
+        #[cfg(feature = "std")]
+        {
+            decision.policy = self.policy_source()?;
+        }
         decision.reject_message = copy(&self.reject)?;
         decision.terminate_message = copy(&self.terminate)?;
         decision.release = self.release;
@@ -258,6 +292,80 @@ impl castkeep_config {
         decision.stall_limit = self.stall_limit;
         decision.start_limit = self.start_limit;
         Ok(decision)
+    }
+
+    /// Whether policy is asked.
+    #[allow(clippy::missing_const_for_fn, clippy::unused_self)]
+    fn asks(&self) -> bool {
+        #[cfg(feature = "std")]
+        return self.policy.at.is_some();
+        #[cfg(not(feature = "std"))]
+        false
+    }
+
+    #[cfg(feature = "std")]
+    fn policy_source(&self) -> Result<Option<PolicySource>, Wrong> {
+        let Policy { at, token, wait, as_configured } = &self.policy;
+        let Some(Recorder { addr, tls_name, .. }) = at else {
+            return match token {
+                Some(_) => Err(Wrong::Text("policy-token: and nobody to ask")),
+                None => Ok(None),
+            };
+        };
+        let addr = addr.copy()?;
+        #[cfg(feature = "tls")]
+        let tls = self.policy_tls(tls_name.is_some())?;
+        #[cfg(feature = "tls")]
+        let addr = match (tls_name, &tls) {
+            (Some(name), Some(tls)) => addr.tls(Arc::clone(tls), name),
+            _ => addr,
+        };
+        #[cfg(not(feature = "tls"))]
+        let _ = tls_name;
+        let mut source = PolicySource::new(addr, Question::default())?;
+        #[cfg(feature = "tls")]
+        {
+            source.tls = tls;
+        }
+        source.token = token.as_deref().map(space::string).transpose()?;
+        source.wait = *wait;
+        if *as_configured {
+            source.unreachable = None;
+        }
+        Ok(Some(source))
+    }
+
+    /// For policy itself, and for recorders that it may name. Without authority or pin none of them could be believed.
+    #[cfg(feature = "tls")]
+    fn policy_tls(&self, needed: bool) -> Result<Option<Arc<Tls>>, Wrong> {
+        let has_anchor = !self.tls.roots_pem.is_empty() || !self.tls.pins.is_empty();
+        if !needed && !has_anchor {
+            return Ok(None);
+        }
+        Ok(Some(Arc::new(Tls::new(&self.tls).map_err(Wrong::Tls)?)))
+    }
+
+    /// Where policy is asked.
+    #[cfg(feature = "std")]
+    fn set_policy(&mut self, address: &str) -> Result<(), castkeep_status> {
+        let (tls, plain) = scheme(address);
+        let local = plain.starts_with("unix:");
+        if tls == local {
+            // Whom to record is not asked in clear text over a network.
+            return Err(CASTKEEP_STATUS_BAD_PARAMETER);
+        }
+        if tls && !cfg!(feature = "tls") {
+            return Err(CASTKEEP_STATUS_UNSUPPORTED);
+        }
+        let addr = RecorderAddr::parse(plain).map_err(given)?;
+        let name = if tls {
+            let (ip, _) = split_port(plain).ok_or(CASTKEEP_STATUS_BAD_PARAMETER)?;
+            Some(space::string(bare(ip)).map_err(given)?)
+        } else {
+            None
+        };
+        self.policy.at = Some(Recorder { addr, tls_name: name, named: false });
+        Ok(())
     }
 
     /// Names of recorders that nobody connects to.
@@ -275,7 +383,7 @@ impl castkeep_config {
             || !self.tls.cert_pem.is_empty()
             || !self.tls.key_pem.is_empty()
             || !self.tls.pins.is_empty();
-        if !wanted && given && !self.recorders.is_empty() {
+        if !wanted && given && !self.recorders.is_empty() && !self.asks() {
             // Somebody believes that the recordings are encrypted.
             return Err(Wrong::Text(
                 "tls: no recorder is spoken to with TLS; write https:// before its address",
@@ -416,6 +524,19 @@ impl castkeep_config {
             CASTKEEP_OPTION_REJECT_MESSAGE => self.reject = Some(text),
             CASTKEEP_OPTION_TERMINATE_MESSAGE => self.terminate = Some(text),
             CASTKEEP_OPTION_TLS_PIN => self.set_tls(Some(&text), None)?,
+            #[cfg(feature = "std")]
+            CASTKEEP_OPTION_POLICY => self.set_policy(&text)?,
+            #[cfg(feature = "std")]
+            CASTKEEP_OPTION_POLICY_TOKEN => {
+                if !text.bytes().all(|b| b.is_ascii_graphic()) || text.is_empty() {
+                    return Err(CASTKEEP_STATUS_BAD_PARAMETER);
+                }
+                self.policy.token = Some(text);
+            }
+            #[cfg(not(feature = "std"))]
+            CASTKEEP_OPTION_POLICY | CASTKEEP_OPTION_POLICY_TOKEN => {
+                return Err(CASTKEEP_STATUS_UNSUPPORTED);
+            }
             _ => return Err(CASTKEEP_STATUS_BAD_PARAMETER),
         }
         Ok(())
@@ -458,6 +579,14 @@ impl castkeep_config {
             CASTKEEP_OPTION_MAX_BYTES => self.max_bytes = size,
             CASTKEEP_OPTION_TRANSFER_BYTES => self.transfers.cap_bytes = value,
             CASTKEEP_OPTION_REFUSE_SFTP => self.transfers.refuse_sftp = flag()?,
+            #[cfg(feature = "std")]
+            CASTKEEP_OPTION_POLICY_WAIT_MS => self.policy.wait = Some(time()?),
+            #[cfg(feature = "std")]
+            CASTKEEP_OPTION_POLICY_AS_CONFIGURED => self.policy.as_configured = flag()?,
+            #[cfg(not(feature = "std"))]
+            CASTKEEP_OPTION_POLICY_WAIT_MS | CASTKEEP_OPTION_POLICY_AS_CONFIGURED => {
+                return Err(CASTKEEP_STATUS_UNSUPPORTED);
+            }
             CASTKEEP_OPTION_TLS_PIN_IGNORES_TIME => {
                 let ignores = flag()?;
                 self.set_tls(None, Some(ignores))?;
@@ -497,7 +626,7 @@ pub extern "C" fn castkeep_config_new() -> *mut castkeep_config {
 /// whole when there is none. Names are those of `castkeep record`: recorders (a list of addresses), enforce, reject-message,
 /// terminate-message, release ("ring" or "commit"), record-input, ring and max-bytes ("256KiB"), grace, stall-limit, start-limit,
 /// close-wait ("15s", "500ms"), max-sessions; volume ("64KiB" or "all") and sftp ("pass" or "refuse") for file transfers; tls-ca, tls-cert, tls-key (files, read now), tls-pin (one or a list),
-/// tls-pin-ignores-time. A recorder is an address as for castkeep_config_add_recorder, or {"address": ..., "name": ...}
+/// tls-pin-ignores-time; policy, policy-token-file (read now), policy-wait and policy-unreachable ("refuse" or "as-configured"). A recorder is an address as for castkeep_config_add_recorder, or {"address": ..., "name": ...}
 /// as for castkeep_config_add_recorder_named, or {"host": ...} as for castkeep_config_add_recorder_host. A name that is not known is an error, so that no policy is lost to a typing mistake.
 /// Read it once, where the daemon starts: a bad file should stop the daemon, not the first login.
 /// path,len : the file
@@ -686,9 +815,9 @@ pub unsafe extern "C" fn castkeep_config_check(
 }
 
 /// Sets an option that is text.
-/// option   : CASTKEEP_OPTION_..._MESSAGE
+/// option   : CASTKEEP_OPTION_..._MESSAGE, _TLS_PIN, _POLICY or _POLICY_TOKEN
 /// data,len : UTF-8, at most 4,096 bytes
-/// Returns  : OK; BAD_PARAMETER; TOO_BIG; UNSUPPORTED (a pin, without TLS); NO_MEMORY; INTERNAL
+/// Returns  : OK; BAD_PARAMETER; TOO_BIG; UNSUPPORTED (a pin, without TLS; policy, in the tiny build); NO_MEMORY; INTERNAL
 /// Threads  : one at a time.   Blocks: never.   Since: 0.1
 ///
 /// # Safety
@@ -707,7 +836,7 @@ pub unsafe extern "C" fn castkeep_config_set_text(
 /// Sets an option that is a number.
 /// option   : CASTKEEP_OPTION_...
 /// value    : in the unit that the option says
-/// Returns  : OK; BAD_PARAMETER (not an option, or out of its range); INTERNAL
+/// Returns  : OK; BAD_PARAMETER (not an option, or out of its range); UNSUPPORTED; INTERNAL
 /// Threads  : one at a time.   Blocks: never.   Since: 0.1
 ///
 /// # Safety

@@ -13,8 +13,9 @@ use core_lib::limits;
 
 use crate::config::{
     CASTKEEP_OPTION_CLOSE_WAIT_MS, CASTKEEP_OPTION_GRACE_MS, CASTKEEP_OPTION_MAX_BYTES,
-    CASTKEEP_OPTION_MAX_SESSIONS, CASTKEEP_OPTION_REFUSE_SFTP, CASTKEEP_OPTION_RING_BYTES,
-    CASTKEEP_OPTION_STALL_LIMIT_MS, CASTKEEP_OPTION_START_LIMIT_MS,
+    CASTKEEP_OPTION_MAX_SESSIONS, CASTKEEP_OPTION_POLICY, CASTKEEP_OPTION_POLICY_AS_CONFIGURED,
+    CASTKEEP_OPTION_POLICY_TOKEN, CASTKEEP_OPTION_POLICY_WAIT_MS, CASTKEEP_OPTION_REFUSE_SFTP,
+    CASTKEEP_OPTION_RING_BYTES, CASTKEEP_OPTION_STALL_LIMIT_MS, CASTKEEP_OPTION_START_LIMIT_MS,
     CASTKEEP_OPTION_TLS_AUTHORITIES, CASTKEEP_OPTION_TLS_CERTIFICATE, CASTKEEP_OPTION_TLS_KEY,
     CASTKEEP_OPTION_TLS_PIN, CASTKEEP_OPTION_TLS_PIN_IGNORES_TIME, CASTKEEP_OPTION_TRANSFER_BYTES,
     castkeep_config,
@@ -119,6 +120,30 @@ fn set(config: &mut castkeep_config, name: &str, value: &Value) -> Result<(), St
                 _ => return Err("`pass` or `refuse` was expected".into()),
             };
             number(config, CASTKEEP_OPTION_REFUSE_SFTP, refuse)?;
+        }
+        "policy" => {
+            config.set_text(CASTKEEP_OPTION_POLICY, text()?.into()).map_err(
+                |status| match status {
+                    CASTKEEP_STATUS_UNSUPPORTED => "this library has no TLS",
+                    _ => "unix:/path or https://192.0.2.7:443 was expected",
+                },
+            )?
+        }
+        "policy-token-file" => {
+            let path = text()?;
+            let token = fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))?;
+            config
+                .set_text(CASTKEEP_OPTION_POLICY_TOKEN, token.trim().into())
+                .map_err(|_| format!("{path}: not a token"))?;
+        }
+        "policy-wait" => number(config, CASTKEEP_OPTION_POLICY_WAIT_MS, time()?)?,
+        "policy-unreachable" => {
+            let as_configured = match text()? {
+                "refuse" => 0,
+                "as-configured" => 1,
+                _ => return Err("`refuse` or `as-configured` was expected".into()),
+            };
+            number(config, CASTKEEP_OPTION_POLICY_AS_CONFIGURED, as_configured)?;
         }
         "max-bytes" => number(config, CASTKEEP_OPTION_MAX_BYTES, bytes()?)?,
         "tls-ca" => read(config, CASTKEEP_OPTION_TLS_AUTHORITIES, text()?)?,
@@ -230,5 +255,8 @@ mod tests {
         assert!(why("{\"grace\": 5}").contains("grace: "));
         assert!(why("{\"enforce\": true}").contains("none is named"));
         assert!(why("[").contains("line 1"));
+        assert!(why(r#"{"policy": "192.0.2.7:80"}"#).contains("policy: unix:/path or"));
+        let asks = parse(r#"{"policy": "unix:/run/castkeep/agent.sock", "enforce": true}"#);
+        assert!(asks.expect("a configuration").decision().is_ok_and(|d| d.policy.is_some()));
     }
 }

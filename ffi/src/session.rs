@@ -8,6 +8,8 @@ use core::cell::{Cell, RefCell};
 use core::ffi::c_char;
 use core::time::Duration;
 
+#[cfg(feature = "std")]
+use core_lib::client::Question;
 use core_lib::client::heap::boxed;
 use core_lib::client::{ExitStatus, Metadata, Outcome, SessionId, State as Stage, Stream};
 use core_lib::error::Error;
@@ -40,6 +42,10 @@ pub const CASTKEEP_TEXT_CONNECTION_ID: i32 = 9;
 pub const CASTKEEP_TEXT_NODE: i32 = 10;
 /// For castkeep_session_set_text: program and version that records, such as "dropbear/2026.94".
 pub const CASTKEEP_TEXT_PROGRAM: i32 = 11;
+
+/// For castkeep_session_set_text: where the connection comes from, for CASTKEEP_OPTION_POLICY: "192.0.2.7", "192.0.2.7:40022" or
+/// "[2001:db8::7]:40022". An agent believes SOURCE, SOURCE_ID and SOURCE_USER of root alone, and only where it cannot find out itself.
+pub const CASTKEEP_TEXT_SOURCE_ADDRESS: i32 = 12;
 
 /// For castkeep_session_output and castkeep_session_released: standard output, or a terminal.
 pub const CASTKEEP_STDOUT: i32 = 1;
@@ -189,6 +195,30 @@ unsafe fn tell(
     told.unwrap_or_else(|| unsafe { copy_out("", buf, cap) })
 }
 
+#[cfg(feature = "std")]
+fn message(driver: &Driver, id: SessionId) -> &str {
+    match driver.message(id) {
+        "" => driver.banner(id),
+        message => message,
+    }
+}
+
+#[cfg(not(feature = "std"))]
+fn message(driver: &Driver, id: SessionId) -> &str {
+    driver.message(id)
+}
+
+/// What the host says of the source is what it claims.
+#[cfg(feature = "std")]
+fn claim(metadata: &mut Metadata) -> Result<(), Error> {
+    let mut question = metadata.question.take().unwrap_or_default();
+    question.node = space::string(&metadata.src_node)?;
+    question.node_id = space::string(&metadata.src_node_id)?;
+    question.user_login = space::string(metadata.src_node_user.as_deref().unwrap_or_default())?;
+    metadata.question = Some(question);
+    Ok(())
+}
+
 fn stream(number: i32) -> Result<Stream, castkeep_status> {
     match number {
         CASTKEEP_STDOUT => Ok(Stream::Stdout),
@@ -312,6 +342,15 @@ pub unsafe extern "C" fn castkeep_session_set_text(
             CASTKEEP_TEXT_CONNECTION_ID => metadata.connection_id = text,
             CASTKEEP_TEXT_NODE => metadata.node = text,
             CASTKEEP_TEXT_PROGRAM => metadata.program = text,
+            #[cfg(feature = "std")]
+            CASTKEEP_TEXT_SOURCE_ADDRESS => {
+                let mut question = Question::default();
+                question.set_source(&text).map_err(|e| client.status(e))?;
+                metadata.question = Some(question);
+            }
+            // It would be asked, and nobody is.
+            #[cfg(not(feature = "std"))]
+            CASTKEEP_TEXT_SOURCE_ADDRESS => {}
             _ => return Err(CASTKEEP_STATUS_BAD_PARAMETER),
         }
         Ok(())
@@ -339,7 +378,12 @@ pub unsafe extern "C" fn castkeep_session_open(session: *mut castkeep_session) -
             return Err(CASTKEEP_STATUS_WRONG_STATE);
         }
         // A session that is not recorded keeps nothing.
-        let bytes = if client.decision.recorders.is_empty() { 0 } else { client.ring_bytes };
+        let decision = &client.decision;
+        let asks = false;
+        #[cfg(feature = "std")]
+        let asks = asks || decision.policy.is_some();
+        let records = !decision.recorders.is_empty() || asks;
+        let bytes = if records { client.ring_bytes } else { 0 };
         let reserved = state.reserved_bytes.saturating_add(bytes);
         if reserved > client.max_bytes {
             return Err(CASTKEEP_STATUS_LIMIT);
@@ -349,6 +393,10 @@ pub unsafe extern "C" fn castkeep_session_open(session: *mut castkeep_session) -
         else {
             return Err(CASTKEEP_STATUS_REENTRANT);
         };
+        #[cfg(feature = "std")]
+        if asks {
+            claim(&mut metadata).map_err(|e| client.status(e))?;
+        }
         if metadata.src_node_id.is_empty() {
             metadata.src_node_id =
                 space::string(&metadata.src_node).map_err(|e| client.status(e))?;
@@ -550,7 +598,8 @@ pub unsafe extern "C" fn castkeep_session_released(
     session.open_call(|_, driver, id| Ok(driver.released(id, stream(of)?))).unwrap_or(0)
 }
 
-/// The message for the user behind CASTKEEP_EVENT_REFUSED and CASTKEEP_EVENT_TERMINATED.
+/// The message for the user behind CASTKEEP_EVENT_REFUSED and CASTKEEP_EVENT_TERMINATED; behind CASTKEEP_EVENT_START what policy has
+/// to say before the session begins, without a line end.
 /// buf,cap  : out, cut to fit and ended with NUL; may be NULL with 0
 /// Returns  : the length of the whole message without the NUL; 0 when there is none
 /// Threads  : polled: one at a time; threaded: any.   Blocks: never.   Since: 0.1
@@ -564,7 +613,7 @@ pub unsafe extern "C" fn castkeep_session_message(
     cap: usize,
 ) -> usize {
     // SAFETY: the caller's promise.
-    unsafe { tell(session, buf, cap, |driver, id| driver.message(id)) }
+    unsafe { tell(session, buf, cap, |driver, id| message(driver, id)) }
 }
 
 /// The recording's id: 32 hexadecimal digits, by which `castkeep ls`, `play` and `join` know it.

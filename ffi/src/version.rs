@@ -13,6 +13,9 @@ pub const CASTKEEP_CAP_HTTP2: i32 = 1;
 /// For castkeep_has: TLS of the library's own.
 pub const CASTKEEP_CAP_TLS: i32 = 2;
 
+/// For castkeep_has: asking an agent who records, CASTKEEP_OPTION_POLICY.
+pub const CASTKEEP_CAP_POLICY: i32 = 3;
+
 const VERSION: &CStr = c"0.1.0";
 
 /// The version of the library that is running, in the form of CASTKEEP_VERSION_NUM.
@@ -40,6 +43,7 @@ pub extern "C" fn castkeep_has(cap: i32) -> i32 {
     match cap {
         CASTKEEP_CAP_HTTP2 => i32::from(cfg!(feature = "http2")),
         CASTKEEP_CAP_TLS => i32::from(cfg!(feature = "tls")),
+        CASTKEEP_CAP_POLICY => i32::from(cfg!(feature = "std")),
         _ => 0,
     }
 }

@@ -2,9 +2,10 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::net::{IpAddr, SocketAddr};
 
 use super::text::Object;
-use crate::error::Error;
+use crate::error::{Error, Misuse};
 use crate::limits::{ASK_BYTES, ASK_FIELD_BYTES};
 use crate::space;
 
@@ -33,6 +34,23 @@ pub struct Question {
 }
 
 impl Question {
+    /// Where the connection comes from: `192.0.2.7`, `192.0.2.7:40022`, `[2001:db8::7]:40022`.
+    ///
+    /// # Errors
+    /// `Misuse` for what is no address, `NoMemory`.
+    pub fn set_source(&mut self, address: &str) -> Result<(), Error> {
+        let (ip, port) = match address.parse::<SocketAddr>() {
+            Ok(_) => address.rsplit_once(':').ok_or(Error::Bug)?,
+            Err(_) => (address, "0"),
+        };
+        let ip = ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(ip);
+        let bad = Error::Misuse(Misuse::BadParameter);
+        ip.parse::<IpAddr>().map_err(|_| bad)?;
+        self.source_port = port.parse().map_err(|_| bad)?;
+        self.source_ip = space::string(ip)?;
+        Ok(())
+    }
+
     /// A copy; `NoMemory` where `clone` would abort.
     ///
     /// # Errors
@@ -107,6 +125,23 @@ mod tests {
         );
         assert_eq!(json["watch"], true);
         assert!(json.get("nodeID").is_none());
+    }
+
+    #[test]
+    fn sources_are_addresses_with_and_without_a_port() {
+        for (text, ip, port) in [
+            ("192.0.2.7", "192.0.2.7", 0),
+            ("192.0.2.7:40022", "192.0.2.7", 40022),
+            ("[2001:db8::7]:22", "2001:db8::7", 22),
+            ("2001:db8::7", "2001:db8::7", 0),
+        ] {
+            let mut question = Question::default();
+            question.set_source(text).unwrap();
+            assert_eq!((&*question.source_ip, question.source_port), (ip, port));
+        }
+        for bad in ["", "host", "host:22", "192.0.2.7:", "192.0.2.7:99999", "[::1"] {
+            assert!(Question::default().set_source(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -321,6 +321,9 @@ pub struct Metadata {
     pub volume_bytes: Option<u64>,
     /// Set: the session is refused with this text, whatever recorders say.
     pub refusal: Option<String>,
+    /// What policy is asked for this session; takes the place of [`PolicySource::question`].
+    #[cfg(feature = "ask")]
+    pub question: Option<Question>,
 }
 
 /// Called by the worker for each change of state, see [`Decision::observer`].

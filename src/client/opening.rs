@@ -113,7 +113,7 @@ fn header(metadata: Metadata, id: &RecordingId) -> Result<cast::Header, Error> {
 #[cfg(feature = "ask")]
 fn ask(decision: &Decision, metadata: &Metadata) -> Result<Option<Ask>, Error> {
     let Some(source) = &decision.policy else { return Ok(None) };
-    let mut question = source.question.copy()?;
+    let mut question = metadata.question.as_ref().unwrap_or(&source.question).copy()?;
     let kind = if metadata.command.is_some() { "exec" } else { "shell" };
     for (field, known) in [
         (&mut question.ssh_user, metadata.ssh_user.as_str()),

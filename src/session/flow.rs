@@ -20,6 +20,10 @@ impl Machine {
     /// Connecting ─► CheckPolicy ─► NoRecording | FindRecorder ─► TryPrimary
     pub(super) fn begin(&mut self, now: Tick) {
         self.to(State::CheckPolicy, Reason::Begin);
+        #[cfg(feature = "ask")]
+        if self.asking.is_some() {
+            return;
+        }
         self.search(now, Reason::Policy);
     }
 

@@ -191,8 +191,6 @@ impl Machine {
         };
         if refused {
             machine.refuse();
-        } else if machine.asks() {
-            machine.begin_asking();
         } else {
             machine.begin(now);
         }
@@ -484,15 +482,6 @@ impl Machine {
     #[must_use]
     pub const fn ends_open(&self) -> bool {
         self.on_failure.terminate_message.is_none()
-    }
-
-    /// Whether somebody else names the recorders.
-    #[allow(clippy::missing_const_for_fn, clippy::unused_self)]
-    fn asks(&self) -> bool {
-        #[cfg(feature = "ask")]
-        return self.asking.is_some();
-        #[cfg(not(feature = "ask"))]
-        false
     }
 
     /// The `recorder` of an [`Action::Connect`] or [`Event::Attempt`], as a verdict named it; none for those of the configuration.

@@ -143,10 +143,11 @@ impl Talk {
 
     /// The connection is over; the owner knows that when `told`.
     fn end(&mut self, told: bool) {
-        if let Some((id, stage, _)) = self.link.take() {
-            if !told && !matches!(stage, Stage::Wanted { .. }) {
-                self.leaving = Some(id);
-            }
+        if let Some((id, stage, _)) = self.link.take()
+            && !told
+            && !matches!(stage, Stage::Wanted { .. })
+        {
+            self.leaving = Some(id);
         }
     }
 
@@ -157,11 +158,6 @@ impl Talk {
 }
 
 impl Machine {
-    /// Connecting ─► CheckPolicy
-    pub(super) fn begin_asking(&mut self) {
-        self.to(State::CheckPolicy, Reason::Begin);
-    }
-
     /// Everything of it that is due.
     pub(super) fn step_policy(&mut self, now: Tick) {
         if self.state.is_end() {
@@ -170,11 +166,11 @@ impl Machine {
         let Some(mut asking) = self.asking.take() else { return };
         let due = |at: Option<Tick>| at.is_some_and(|at| at <= now);
         for talk in [&mut asking.verdict, &mut asking.telling] {
-            if let Some((_, Stage::Wanted { until } | Stage::Dialing { until }, _)) = talk.link {
-                if until <= now {
-                    talk.end(false);
-                    talk.later(now);
-                }
+            if let Some((_, Stage::Wanted { until } | Stage::Dialing { until }, _)) = talk.link
+                && until <= now
+            {
+                talk.end(false);
+                talk.later(now);
             }
         }
         if due(asking.verdict.retry_at) && asking.verdict.link.is_none() && !self.finishing {
@@ -182,10 +178,11 @@ impl Machine {
             self.connect_talk(now, &asking.cfg, &mut asking.verdict, DECIDE_PATH, &question);
             asking.question = question;
         }
-        if due(asking.telling.retry_at) && asking.telling.link.is_none() {
-            if let Some(notice) = asking.notices.first() {
-                self.connect_talk(now, &asking.cfg, &mut asking.telling, NOTIFY_PATH, notice);
-            }
+        let Asking { cfg, telling, notices, .. } = &mut asking;
+        if let Some(notice) =
+            notices.first().filter(|_| due(telling.retry_at) && telling.link.is_none())
+        {
+            self.connect_talk(now, cfg, telling, NOTIFY_PATH, notice);
         }
         let unanswered = due(asking.by);
         let timed_out = due(asking.session_by).then_some(asking.session);
@@ -461,13 +458,12 @@ impl Machine {
             let authority = named.map_or("", |n| n.address.as_str());
             (authority, Told { authority, error: *error })
         });
-        if let Ok(body) = notice.encode(attempts) {
-            if asking.notices.len() < NOTICES_MAX && space::push(&mut asking.notices, body).is_ok()
-            {
-                if asking.telling.link.is_none() {
-                    asking.telling.retry_at = Some(now);
-                }
-            }
+        let body = notice.encode(attempts);
+        if asking.notices.len() < NOTICES_MAX
+            && body.is_ok_and(|body| space::push(&mut asking.notices, body).is_ok())
+            && asking.telling.link.is_none()
+        {
+            asking.telling.retry_at = Some(now);
         }
         self.asking = Some(asking);
     }

@@ -21,6 +21,8 @@ pub mod http1;
 #[cfg(feature = "http2")]
 pub mod http2;
 pub mod limits;
+#[cfg(feature = "policy")]
+pub mod policy;
 pub mod session;
 #[doc(hidden)]
 pub mod space;

@@ -4,6 +4,8 @@
 
 use alloc::vec::Vec;
 
+#[cfg(feature = "ask")]
+pub use crate::ask::fuzzing::fuzz_ask_answer;
 pub use crate::cast::fuzzing::{fuzz_cast_decode, fuzz_cast_encode, fuzz_text_filter};
 pub use crate::http1::fuzzing::fuzz_http1_head;
 #[cfg(feature = "http2")]
@@ -196,6 +198,23 @@ mod tests {
             b"}]}",
         ];
         run(0x5eed_0015, words, fuzz_ack_frames);
+    }
+
+    #[cfg(feature = "ask")]
+    #[test]
+    fn ask_answer() {
+        let words: &[&[u8]] = &[
+            b"HTTP/1.1 200 OK\r\n",
+            b"Transfer-Encoding: chunked\r\n\r\n",
+            b"\r\n",
+            b"5\r\n",
+            b"0\r\n\r\n",
+            b"\n",
+            br#"{"verdict":"accept","recorders":[{"address":"100.64.0.9:80"}]}"#,
+            br#""identity":{"tags":["#,
+            b"null",
+        ];
+        run(0x5eed_0017, words, fuzz_ask_answer);
     }
 
     #[test]

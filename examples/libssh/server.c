@@ -392,6 +392,7 @@ static int begin(struct chan *chan, const char *command, bool is_sftp)
         describe(chan, CASTKEEP_TEXT_SSH_USER, conn->user->pw_name);
         describe(chan, CASTKEEP_TEXT_LOCAL_USER, conn->user->pw_name);
         describe(chan, CASTKEEP_TEXT_SOURCE, conn->address);
+        describe(chan, CASTKEEP_TEXT_SOURCE_ADDRESS, conn->address);
         describe(chan, CASTKEEP_TEXT_NODE, node);
         describe(chan, CASTKEEP_TEXT_PROGRAM, "castkeep-libssh-server");
         describe(chan, CASTKEEP_TEXT_CONNECTION_ID, conn->connection_id);

@@ -193,6 +193,7 @@ static castkeep_status rec_begin(struct Recording *rec, const struct ChanSess *c
 	get_socket_address(ses.sock_in, NULL, NULL, &host, &port, 0);
 	snprintf(id, sizeof(id), "%s-%s", host, port);
 	rec_text(rec, CASTKEEP_TEXT_SOURCE, host);
+	rec_text(rec, CASTKEEP_TEXT_SOURCE_ADDRESS, host);
 	rec_text(rec, CASTKEEP_TEXT_CONNECTION_ID, id);
 	m_free(host);
 	m_free(port);

@@ -21,6 +21,10 @@
 )]
 
 mod exchange;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+#[allow(missing_docs)]
+pub mod fuzzing;
 mod notice;
 mod question;
 mod text;

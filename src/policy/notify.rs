@@ -143,7 +143,10 @@ impl NotifyRequest {
         map.insert("EventType".into(), self.event_type.number().into());
         map.insert("ConnectionID".into(), self.connection_id.as_str().into());
         map.insert("CapVersion".into(), self.cap_version.into());
-        map.insert("NodeKey".into(), self.node_key.as_str().into());
+        // Go has no empty key; this is its zero.
+        let zero = || format!("nodekey:{}", "0".repeat(64));
+        let key = if self.node_key.is_empty() { zero() } else { self.node_key.clone() };
+        map.insert("NodeKey".into(), key.into());
         map.insert("SrcNode".into(), self.src_node.into());
         map.insert("SSHUser".into(), self.ssh_user.as_str().into());
         map.insert("LocalUser".into(), self.local_user.as_str().into());
@@ -186,6 +189,11 @@ mod tests {
         assert_eq!(NotifyRequest::parse(notice.to_castkeep_json().as_bytes()).unwrap(), notice);
         let bare = NotifyRequest::parse(plain.as_bytes()).unwrap();
         assert!(!bare.break_glass && bare.attempts == notice.attempts);
+        let unknown = NotifyRequest::default().to_json();
+        assert!(
+            unknown.contains(&format!(r#""NodeKey":"nodekey:{}""#, "0".repeat(64))),
+            "{unknown}"
+        );
     }
 
     #[test]

@@ -29,6 +29,9 @@ pub mod space;
 pub mod time;
 pub mod upload;
 
+#[cfg(feature = "policy")]
+mod suggest;
+
 #[cfg(feature = "cli")]
 pub mod cli;
 #[cfg(feature = "polled")]

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::config::ConfigFile;
 use super::exit::Failure;
 use super::spec::{Opt, Spec};
-use super::suggest;
+use crate::suggest;
 
 /// What the command line asks for.
 #[derive(Debug)]

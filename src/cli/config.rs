@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::exit::Failure;
 use super::spec::Spec;
-use super::suggest;
+use crate::suggest;
 
 /// Where the file is when nobody says otherwise.
 pub(crate) const DEFAULT_PATH: &str = "/etc/castkeep/castkeep.hujson";

@@ -31,7 +31,6 @@ mod serve;
 mod signals;
 mod spec;
 mod stream;
-mod suggest;
 mod transcript;
 mod trusted;
 mod volume;
@@ -130,7 +129,7 @@ fn find(name: &str) -> Result<&'static Command, Failure> {
     COMMANDS.iter().find(|c| c.spec.name == name).ok_or_else(|| {
         let shown = crate::cast::text::escape_control(name);
         let kind = if name.starts_with('-') { "option" } else { "command" };
-        let hint = suggest::nearest(name, COMMANDS.iter().map(|c| c.spec.name))
+        let hint = crate::suggest::nearest(name, COMMANDS.iter().map(|c| c.spec.name))
             .map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
         Failure::usage(format!("there is no {kind} `{shown}`{hint} (`castkeep --help` lists them)"))
     })

@@ -237,3 +237,40 @@ pub const METRICS_TIME: Span = Span::from_secs(5);
 pub const SOCKET_PATH_BYTES: usize = 107;
 /// How soon a connection of the host's that names no descriptor is asked again.
 pub const HOST_LINK_PAUSE: Span = Span::from_ms(20);
+
+// ---- policy ----
+
+/// Policy file. The largest that its grammar's own service takes is far below it.
+pub const POLICY_BYTES: usize = 16 * 1024 * 1024;
+/// Values in a policy file: each takes some 80 bytes while it is read.
+pub const POLICY_VALUES: usize = 1_000_000;
+/// Node registry: 10,000 nodes of `tailscale status --json` are about 20 MB.
+pub const REGISTRY_BYTES: usize = 32 * 1024 * 1024;
+/// Values in a registry. See [`POLICY_VALUES`].
+pub const REGISTRY_VALUES: usize = 2_000_000;
+/// Nodes in a registry.
+pub const REGISTRY_NODES: usize = 100_000;
+/// Nesting of both; what they need is below ten. The parser calls itself for each.
+pub const POLICY_DEPTH: usize = 64;
+/// Rules of a policy file: a decision looks at each at most once.
+pub const POLICY_RULES: usize = 20_000;
+/// Errors and warnings about one file that are told one by one.
+pub const POLICY_DIAGNOSTICS: usize = 200;
+/// Questions that one entry of `sshTests` may stand for: each member of a group to each node with a tag.
+pub const POLICY_TEST_QUESTIONS: usize = 100_000;
+/// Longest login name: an e-mail address (RFC 5321 §4.5.3.1) and what an identity provider appends to it.
+pub const LOGIN_BYTES: usize = 512;
+/// Longest DNS name (RFC 1035 §2.3.4).
+pub const NODE_NAME_BYTES: usize = 253;
+/// Longest stable node id.
+pub const NODE_ID_BYTES: usize = 64;
+/// Addresses of one node or announced recorder.
+pub const NODE_ADDRESSES: usize = 16;
+/// Tags of one node.
+pub const NODE_TAGS: usize = 256;
+/// Port of a recorder that says nothing else: Tailscale's.
+pub const RECORDER_PORT: u16 = 80;
+/// Longest check period: Tailscale's.
+pub const CHECK_PERIOD_MAX: Span = Span::from_secs(168 * 3600);
+/// Check period where a rule names none: Tailscale's.
+pub const CHECK_PERIOD_DEFAULT: Span = Span::from_secs(12 * 3600);

@@ -1,10 +1,12 @@
 //! Who is recorded, where and how hard. Pure: no file, socket or clock.
 //!
 //! ```text
-//! policy file ─► file::PolicyFile ─┐
-//! nodes file  ─► nodes::Registry  ─┼─► compile ─► ssh::SshPolicy ─► ssh::Evaluator ─► accept, reject, recorders
-//! announced recorders ─────────────┘   (for one node, as control sends it)
+//! policy file ─► PolicyFile ─┬─► Decider ─► Verdict: accept, reject, recorders          one question
+//! nodes file  ─► Registry  ──┼─► compile ─► ssh::SshPolicy ─► ssh::Evaluator ─► the same, all questions to one node,
+//! announced   ─► Recorders ──┘                                                     as control sends it
 //! ```
+//!
+//! [`explain`] says rule by rule why, [`ssh_tests`] runs the tests of the file.
 //!
 //! Sources: Tailscale's documentation of the policy file, and the JSON that its control plane sends to SSH servers.
 #![forbid(unsafe_code)]
@@ -19,9 +21,41 @@
     )
 )]
 
+pub mod compile;
+pub mod decide;
+mod diagnostic;
+pub mod explain;
+pub mod file;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+#[allow(missing_docs)]
+pub mod fuzzing;
+pub mod hujson;
 mod json;
+mod matching;
+mod messages;
+pub mod nodes;
 pub mod notify;
+mod own_nodes;
+mod reader;
+mod recorders;
+mod rule;
+mod scan;
+mod selector;
 pub mod ssh;
+pub mod ssh_tests;
+mod status;
+#[cfg(test)]
+mod tests;
 mod timestamp;
 
+pub use compile::{CompileOptions, RecorderInfo, compile};
+pub use decide::{Decider, Grant, Question, Refusal, Subject, Verdict};
+pub use diagnostic::{Diagnostic, Position, Severity};
+pub use file::PolicyFile;
+pub use messages::Messages;
+pub use nodes::{Node, RecorderPort, Registry, User};
+pub use recorders::{LiveRecorder, Recorder, Recorders};
+pub use rule::{Action, CheckPeriod, Party, Rule, SshTest};
+pub use selector::{Account, Network, Source, Target};
 pub use timestamp::Timestamp;

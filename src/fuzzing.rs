@@ -10,6 +10,8 @@ pub use crate::cast::fuzzing::{fuzz_cast_decode, fuzz_cast_encode, fuzz_text_fil
 pub use crate::http1::fuzzing::fuzz_http1_head;
 #[cfg(feature = "http2")]
 pub use crate::http2::fuzzing::fuzz_http2_input;
+#[cfg(feature = "policy")]
+pub use crate::policy::fuzzing::fuzz_policy_file;
 #[cfg(feature = "http2")]
 pub use crate::session::fuzzing::fuzz_session_ops;
 #[cfg(feature = "http2")]
@@ -258,5 +260,34 @@ mod tests {
                 fuzz_session_ops(&whole);
             });
         }
+    }
+
+    #[cfg(feature = "policy")]
+    #[test]
+    fn policy_file() {
+        let words: &[&[u8]] = &[
+            b"{\"groups\":{\"group:a\":[\"ada@example.com\"]},",
+            b"\"tagOwners\":{\"tag:prod\":[],\"tag:rec\":[]},",
+            b"\"ssh\":[{\"action\":\"accept\",\"src\":[\"group:a\"],\"dst\":[\"tag:prod\"],\"users\":[\"root\"]},",
+            b"{\"action\":\"check\",\"src\":[\"autogroup:member\"],\"dst\":[\"autogroup:self\"],\"users\":[\"autogroup:nonroot\"]}",
+            b",\"recorder\":[\"tag:rec\"],\"enforceRecorder\":true}",
+            b"],",
+            b"}",
+            b"\"hosts\":{\"box\":\"100.64.0.3\"},\"sshTests\":[{\"src\":\"box\",\"dst\":[\"tag:prod\"],\"deny\":[\"x\"]}]",
+            b"// comment\n",
+            b"/* comment */",
+            b"\0{\"castkeepNodes\":1,\"nodes\":[",
+            b"{\"id\":\"a\",\"name\":\"a\",\"addresses\":[\"::1\"],\"user\":\"ada@example.com\"}",
+            b"\"\\u00e4\"",
+            "\"\u{20ac}\"".as_bytes(),
+            b"[[[[[[[[",
+            b"null",
+            b"-1.5e3",
+        ];
+        run(0x5eed_0019, words, fuzz_policy_file);
+        fuzz_policy_file(include_bytes!("policy/tests/sample.hujson"));
+        let mut both = b"{}\0".to_vec();
+        both.extend_from_slice(include_bytes!("policy/tests/status.json"));
+        fuzz_policy_file(&both);
     }
 }

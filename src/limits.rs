@@ -256,6 +256,8 @@ pub const POLICY_DEPTH: usize = 64;
 pub const POLICY_RULES: usize = 20_000;
 /// Errors and warnings about one file that are told one by one.
 pub const POLICY_DIAGNOSTICS: usize = 200;
+/// Longest error or warning about a file: what it quotes can be any length.
+pub const DIAGNOSTIC_BYTES: usize = 512;
 /// Questions that one entry of `sshTests` may stand for: each member of a group to each node with a tag.
 pub const POLICY_TEST_QUESTIONS: usize = 100_000;
 /// Longest login name: an e-mail address (RFC 5321 §4.5.3.1) and what an identity provider appends to it.

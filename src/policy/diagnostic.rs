@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use crate::limits;
+
 /// A place in a text. Lines and columns count from 1, columns in characters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
@@ -52,13 +54,13 @@ impl Diagnostic {
     /// The file cannot be used.
     #[must_use]
     pub fn error(at: Position, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, at, message: message.into() }
+        Self { severity: Severity::Error, at, message: short(message.into()) }
     }
 
     /// The file can be used.
     #[must_use]
     pub fn warning(at: Position, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Warning, at, message: message.into() }
+        Self { severity: Severity::Warning, at, message: short(message.into()) }
     }
 }
 
@@ -74,6 +76,15 @@ impl fmt::Display for Diagnostic {
         };
         write!(f, "{severity}: {}", self.message)
     }
+}
+
+/// A message that a person can read, whatever it quotes.
+fn short(mut message: String) -> String {
+    if message.len() > limits::DIAGNOSTIC_BYTES {
+        message.truncate(message.floor_char_boundary(limits::DIAGNOSTIC_BYTES));
+        message.push('…');
+    }
+    message
 }
 
 /// From a byte of a text to its line and column.
@@ -152,5 +163,7 @@ mod tests {
         let at = Position { line: 3, column: 14 };
         assert_eq!(Diagnostic::error(at, "no").to_string(), "3:14: error: no");
         assert_eq!(Diagnostic::warning(Position::NONE, "hm").to_string(), "warning: hm");
+        let long = Diagnostic::error(at, "€".repeat(10_000)).to_string();
+        assert!(long.len() < limits::DIAGNOSTIC_BYTES + 40 && long.ends_with("€…"));
     }
 }

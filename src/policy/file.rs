@@ -185,14 +185,13 @@ fn read_groups(reader: &mut Reader<'_>, value: &Value<'_>, names: &mut Names) {
     let nested = nested(object);
     for key in &object.properties {
         let name = key.name.as_str();
-        if name.strip_prefix("group:").is_none_or(str::is_empty) {
-            let message =
-                format!("{name:?} is not the name of a group: it must begin with \"group:\"");
+        if name.strip_prefix("group:").is_none_or(|name| !is_word(name)) {
+            let message = format!("{name:?} is not the name of a group: \"group:\" and a word");
             reader.error(key.range.start, message);
             continue;
         }
         let mut members = Vec::new();
-        for (text, at) in reader.texts(&key.value, name).unwrap_or_default() {
+        for (text, at) in reader.texts(&key.value, &format!("{name:?}")).unwrap_or_default() {
             if text.starts_with("group:") {
                 let why = match cycle(&nested, name, text) {
                     Some(round) => format!("{name:?} contains itself: {round}"),
@@ -212,6 +211,11 @@ fn read_groups(reader: &mut Reader<'_>, value: &Value<'_>, names: &mut Names) {
         }
         names.groups.insert(name.to_owned(), members);
     }
+}
+
+/// Whether a name can be printed and told from others.
+fn is_word(name: &str) -> bool {
+    !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control())
 }
 
 /// Which groups stand in which.
@@ -257,11 +261,11 @@ fn read_hosts(reader: &mut Reader<'_>, value: &Value<'_>, names: &mut Names) {
     let Some(object) = reader.object(value, "hosts") else { return };
     for key in &object.properties {
         let name = key.name.as_str();
-        if name.is_empty() || name.contains('@') || name.contains(char::is_whitespace) {
+        if !is_word(name) || name.contains('@') {
             reader.error(key.range.start, format!("{name:?} is not the name of a host"));
             continue;
         }
-        let Some(text) = reader.text(&key.value, name) else { continue };
+        let Some(text) = reader.text(&key.value, &format!("{name:?}")) else { continue };
         match Network::parse(text) {
             Some(network) => drop(names.hosts.insert(name.to_owned(), network)),
             None => reader.error(start(&key.value), format!("{text:?} is not an address")),
@@ -284,7 +288,7 @@ fn read_tag_owners(reader: &mut Reader<'_>, value: &Value<'_>, names: &mut Names
             continue;
         }
         let mut owners = Vec::new();
-        for (text, at) in reader.texts(&key.value, name).unwrap_or_default() {
+        for (text, at) in reader.texts(&key.value, &format!("{name:?}")).unwrap_or_default() {
             let good = if text.starts_with("group:") {
                 names.has_group(reader, text, at)
             } else if text.starts_with("tag:") {

@@ -57,6 +57,7 @@ pub(super) fn parse(bytes: &[u8], caps: Caps) -> Result<Document<'_>, Vec<Diagno
     };
     let mut twice = Vec::new();
     find_twice(&root, &lines, &mut twice);
+    twice.sort_by_key(|d| d.at);
     if twice.is_empty() { Ok(Document { root, lines }) } else { Err(twice) }
 }
 
@@ -182,8 +183,8 @@ mod tests {
         assert_eq!(
             faults(text),
             [
-                "4:3: error: \"a\" stands here twice, first at 2:3",
                 "2:25: error: \"x\" stands here twice, first at 2:9",
+                "4:3: error: \"a\" stands here twice, first at 2:3",
             ]
         );
     }

@@ -1,5 +1,7 @@
 //! Typed access to a parsed file: what is not as it must be is told and passed over, so that one run tells everything.
 
+use std::cell::Cell;
+
 use jsonc_parser::ast::{Object, ObjectProp, Value};
 
 use super::diagnostic::{Diagnostic, Lines, Position, Severity};
@@ -13,11 +15,13 @@ pub(super) struct Reader<'a> {
     found: Vec<Diagnostic>,
     failed: bool,
     left_out: usize,
+    /// Names that slips were compared with.
+    compared: Cell<usize>,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(lines: Lines<'a>) -> Self {
-        Self { lines, found: Vec::new(), failed: false, left_out: 0 }
+        Self { lines, found: Vec::new(), failed: false, left_out: 0, compared: Cell::new(0) }
     }
 
     pub(super) fn position(&self, at: usize) -> Position {
@@ -42,7 +46,11 @@ impl<'a> Reader<'a> {
             self.left_out = self.left_out.saturating_add(1);
             return;
         }
-        self.found.push(Diagnostic { severity, at: self.lines.position(at), message });
+        let at = self.lines.position(at);
+        self.found.push(match severity {
+            Severity::Error => Diagnostic::error(at, message),
+            Severity::Warning => Diagnostic::warning(at, message),
+        });
     }
 
     /// What was found, in the order of the text.
@@ -156,10 +164,12 @@ impl<'a> Reader<'a> {
         if self.found.len() >= POLICY_DIAGNOSTICS {
             return None;
         }
+        let room = MOST_COMPARED.saturating_sub(self.compared.get());
         let lower = typed.to_ascii_lowercase();
         let near = known.into_iter().filter(|k| k.len().abs_diff(typed.len()) <= MOST_WRONG);
         let near: Vec<(String, &str)> =
-            near.take(MOST_COMPARED).map(|k| (k.to_ascii_lowercase(), k)).collect();
+            near.take(room).map(|k| (k.to_ascii_lowercase(), k)).collect();
+        self.compared.set(self.compared.get().saturating_add(near.len()));
         let meant = suggest::nearest(&lower, near.iter().map(|(lower, _)| lower.as_str()))?;
         near.iter().find(|(lower, _)| lower == meant).map(|(_, k)| *k)
     }
@@ -167,5 +177,5 @@ impl<'a> Reader<'a> {
 
 /// Letters by which what was typed may be longer or shorter than what was meant. `enforce` stands for `enforceRecorder`.
 const MOST_WRONG: usize = 8;
-/// Names that one slip is compared with: a file can define very many.
-const MOST_COMPARED: usize = 200;
+/// Names that the slips of one file are compared with: it can define very many.
+const MOST_COMPARED: usize = 50_000;

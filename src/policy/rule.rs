@@ -375,7 +375,8 @@ pub(super) fn read_test(
 fn accounts(reader: &mut Reader<'_>, value: &Value<'_>, what: &str) -> Vec<String> {
     let mut names = Vec::new();
     for (text, at) in reader.texts(value, what).unwrap_or_default() {
-        if text.is_empty() || text == "*" || text.contains(':') {
+        let bad = |c: char| c == ':' || c.is_control();
+        if text.is_empty() || text == "*" || text.contains(bad) {
             reader.error(at, format!("{text:?} is not the name of one account"));
         } else {
             names.push(text.into());

@@ -229,7 +229,10 @@ pub(super) fn account(reader: &mut Reader<'_>, text: &str, at: usize) -> Option<
 /// The domain of `user:*@domain` or `localpart:*@domain`.
 fn domain_of(reader: &mut Reader<'_>, text: &str, shape: &str, at: usize) -> Option<String> {
     let domain = text.strip_prefix(shape).unwrap_or_default();
-    if domain.is_empty() || domain.contains(['*', '@']) || domain.contains(char::is_whitespace) {
+    if domain.is_empty()
+        || domain.contains(['*', '@'])
+        || domain.contains(|c: char| c.is_whitespace() || c.is_control())
+    {
         reader.error(at, format!("{text:?} must have the shape {shape}DOMAIN"));
         return None;
     }

@@ -332,10 +332,10 @@ fn groups_do_not_nest() {
             r#"{"groups": {"dev": [], "group:x": ["tag:a", 3], "group:": [], "group:y": "ada@example.com"}}"#
         ),
         [
-            "1:13: error: \"dev\" is not the name of a group: it must begin with \"group:\"",
-            "1:45: error: each of group:x must be a string, not a number",
-            "1:49: error: \"group:\" is not the name of a group: it must begin with \"group:\"",
-            "1:74: error: group:y must be a list, not a string",
+            "1:13: error: \"dev\" is not the name of a group: \"group:\" and a word",
+            "1:45: error: each of \"group:x\" must be a string, not a number",
+            "1:49: error: \"group:\" is not the name of a group: \"group:\" and a word",
+            "1:74: error: \"group:y\" must be a list, not a string",
         ]
     );
 }
@@ -353,7 +353,7 @@ fn hosts_and_owners() {
             "1:55: error: \"x\" is not an address",
             "1:60: error: \"d@e\" is not the name of a host",
             "1:79: error: \"10.0.0.0/33\" is not an address",
-            "1:99: error: g must be a string, not a number",
+            "1:99: error: \"g\" must be a string, not a number",
             "3:101: error: \"c\" is not a tag: it must begin with \"tag:\"",
             "4:12: error: unknown group \"group:dv\": did you mean \"group:dev\"?",
             "4:24: error: unknown tag \"tag:zebra\": it is not in tagOwners",
@@ -425,6 +425,36 @@ fn errors_are_told_up_to_a_number() {
 fn more_rules_than_the_cap_are_refused() {
     let found = told(&format!("{{\"ssh\": [{}]}}", vec!["{}"; 20_001].join(",")));
     assert_eq!(found, ["1:9: error: ssh has more than 20000 entries"]);
+}
+
+/// Each would take minutes, or the memory of the machine, if its work grew with the square of the file or its messages with what they
+/// quote.
+#[test]
+fn large_files_full_of_errors_are_told_soon() {
+    let many =
+        |n: usize, one: &dyn Fn(usize) -> String| (0..n).map(one).collect::<Vec<_>>().join(",");
+    let nested = many(20_000, &|i| format!("\"group:{i}\":[\"group:{}\"]", (i + 1) % 20_000));
+    assert_eq!(told(&format!("{{\"groups\":{{{nested}}}}}")).len(), 201);
+    let one = many(100_000, &|_| "\"group:a\"".into());
+    assert_eq!(told(&format!("{{\"groups\":{{\"group:a\":[{one}]}}}}")).len(), 201);
+    let tags = many(20_000, &|i| format!("\"tag:server-{i}\":[]"));
+    let slips = many(5_000, &|i| format!("\"tag:sever-{i}\""));
+    let rule = format!("{{\"action\":\"accept\",\"src\":[{slips}],\"dst\":[],\"users\":[\"x\"]}}");
+    let found = told(&format!("{{\"tagOwners\":{{{tags}}},\"ssh\":[{rule}]}}"));
+    assert_eq!(found.len(), 201);
+    assert!(found[0].ends_with("did you mean \"tag:server-0\"?"), "{}", found[0]);
+    assert!(found[199].ends_with("it is not in tagOwners"), "{}", found[199]);
+    let long = "\\u0007".repeat(500_000);
+    let found = told(&format!("{{\"groups\":{{\"{long}\":[]}},\"hosts\":{{\"a\":\"{long}\"}}}}"));
+    assert_eq!(found.len(), 2);
+    assert!(found.iter().all(|line| line.len() < 600 && !line.contains('\u{7}')));
+    let twice = many(50_000, &|i| format!("\"k{}\":1", i % 25_000));
+    assert_eq!(told(&format!("{{\"acls\":{{{twice}}}}}")).len(), 200);
+    let values = vec!["[]"; 600_000].join(",");
+    assert_eq!(
+        told(&format!("{{\"acls\":[{values}]}}"))[0].split(": ").last(),
+        Some("more than 1000000 values")
+    );
 }
 
 /// Breaks a file at each byte in several ways: no panic, and what is an error has a place in the text.

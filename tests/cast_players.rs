@@ -83,6 +83,7 @@ fn header() -> Header {
             node: "web1".into(),
             kind: "shell".into(),
             client: "castkeep/0.1.0".into(),
+            source_by: None,
         }),
         ..Header::default()
     }

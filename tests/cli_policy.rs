@@ -64,14 +64,18 @@ fn what_is_wrong_is_told_as_a_compiler_tells_it() {
 fn a_rule_is_explained() {
     let f = files("policy-explain", POLICY);
     let ask = |src: &str, user: &str, more: &[&str]| {
-        let mut args = vec!["policy", "explain", &f.policy, "--nodes", &f.nodes, "--dst", "web1.example"];
+        let mut args =
+            vec!["policy", "explain", &f.policy, "--nodes", &f.nodes, "--dst", "web1.example"];
         args.extend(["--src", src, "--user", user]);
         args.extend(more);
         run(&args)
     };
     let (status, out, _) = ask("laptop.example", "root", &[]);
     assert_eq!(status, 0);
-    assert!(out.contains("rule 1 (8:9, accept): decides: src group:sre, dst tag:prod, users root"), "{out}");
+    assert!(
+        out.contains("rule 1 (8:9, accept): decides: src group:sre, dst tag:prod, users root"),
+        "{out}"
+    );
     assert!(out.contains("accepted as root\nrecorded, fail open"), "{out}");
     // The lowest address first, whatever the port; then IPv6.
     assert!(out.contains("\n  100.64.0.8:8080\n  100.64.0.9:80\n  [fd7a::9]:80\n"), "{out}");
@@ -93,8 +97,17 @@ fn a_rule_is_explained() {
 #[test]
 fn a_policy_is_compiled_for_a_node() {
     let f = files("policy-compile", POLICY);
-    let (status, out, err) =
-        run(&["policy", "compile", &f.policy, "--nodes", &f.nodes, "--for", "nB", "--notify-url", "https://c.example/n"]);
+    let (status, out, err) = run(&[
+        "policy",
+        "compile",
+        &f.policy,
+        "--nodes",
+        &f.nodes,
+        "--for",
+        "nB",
+        "--notify-url",
+        "https://c.example/n",
+    ]);
     assert_eq!((status, &*err), (0, ""));
     let json: Value = serde_json::from_str(&out).unwrap();
     let rules = json["rules"].as_array().unwrap();
@@ -117,7 +130,12 @@ fn the_tests_of_a_file_are_run() {
     let (status, out, _) = run(&["policy", "test", &f.policy, "--nodes", &f.nodes]);
     assert_eq!(status, 0, "{out}");
     assert!(out.ends_with("2 of 2 tests passed\n"), "{out}");
-    let f = files("policy-tests-fail", &POLICY.replace("\"deny\": [\"root\"]", "\"deny\": [\"deploy\"]").replace("\"accept\": [\"deploy\"], ", ""));
+    let f = files(
+        "policy-tests-fail",
+        &POLICY
+            .replace("\"deny\": [\"root\"]", "\"deny\": [\"deploy\"]")
+            .replace("\"accept\": [\"deploy\"], ", ""),
+    );
     let (status, out, _) = run(&["policy", "test", "-q", &f.policy, "--nodes", &f.nodes]);
     assert_eq!(status, 1);
     assert!(out.contains(&format!("{}:12:9: test 1: FAILED: ", f.policy)), "{out}");

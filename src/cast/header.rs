@@ -73,6 +73,8 @@ pub struct Castkeep {
     pub kind: String,
     /// Program and version that recorded, such as `castkeep/0.1.0`.
     pub client: String,
+    /// How it is known who the source is: `whois`, `registry`, `certificate`, `claimed`. None: the host said so, and nobody looked.
+    pub source_by: Option<String>,
 }
 
 /// Where a part belongs.
@@ -214,6 +216,9 @@ impl Header {
                 o.string("node", &c.node);
                 o.string("kind", &c.kind);
                 o.string("client", &c.client);
+                if let Some(by) = &c.source_by {
+                    o.string("sourceBy", by);
+                }
             });
         }
     }
@@ -271,6 +276,7 @@ impl Header {
                 node: string(c, "node").unwrap_or_default(),
                 kind: string(c, "kind").unwrap_or_default(),
                 client: string(c, "client").unwrap_or_default(),
+                source_by: string(c, "sourceBy"),
             }),
             continues: object(&keys, "castkeepContinues").map(|c| Continues {
                 recording: string(c, "recording").unwrap_or_default(),
@@ -453,6 +459,7 @@ mod tests {
                 node: "web1".into(),
                 kind: "exec".into(),
                 client: "castkeep/0.1.0".into(),
+                source_by: Some("registry".into()),
             }),
             ..Header::default()
         }
@@ -470,7 +477,7 @@ mod tests {
                 r#""connectionID":"ssh-conn-20260101T000000-0123456789","#,
                 r#""kubernetes":{"PodName":"p","Namespace":"n","Container":"c","SessionType":"exec"},"#,
                 r#""castkeep":{"recording":"0123456789abcdef0123456789abcdef","node":"web1","kind":"exec","#,
-                r#""client":"castkeep/0.1.0"}}"#,
+                r#""client":"castkeep/0.1.0","sourceBy":"registry"}}"#,
                 "\n"
             )
         );

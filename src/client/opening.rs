@@ -103,6 +103,7 @@ fn header(metadata: Metadata, id: &RecordingId) -> Result<cast::Header, Error> {
             node: metadata.node,
             kind: or(metadata.kind, kind)?,
             client: or(metadata.program, concat!("castkeep/", env!("CARGO_PKG_VERSION")))?,
+            source_by: None,
         }),
         ..cast::Header::default()
     })

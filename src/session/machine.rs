@@ -133,7 +133,8 @@ impl Machine {
             None => {
                 let (node, kind) = (String::new(), space::string("shell")?);
                 let client = space::string(concat!("castkeep/", env!("CARGO_PKG_VERSION")))?;
-                header.castkeep = Some(Castkeep { recording: id, node, kind, client });
+                let source_by = None;
+                header.castkeep = Some(Castkeep { recording: id, node, kind, client, source_by });
             }
         }
         header.continues = None;

@@ -489,6 +489,7 @@ struct Source {
     tags: Vec<String>,
     user: Option<String>,
     user_id: Option<i64>,
+    by: Option<String>,
 }
 
 impl Source {
@@ -504,6 +505,7 @@ impl Source {
             tags,
             user: if has_user { Some(space::string(&identity.user)?) } else { None },
             user_id: identity.user_id.filter(|_| has_user),
+            by: if identity.by.is_empty() { None } else { Some(space::string(&identity.by)?) },
         })
     }
 
@@ -513,6 +515,9 @@ impl Source {
         mem::swap(&mut self.tags, &mut header.src_node_tags);
         mem::swap(&mut self.user, &mut header.src_node_user);
         mem::swap(&mut self.user_id, &mut header.src_node_user_id);
+        if let Some(castkeep) = &mut header.castkeep {
+            mem::swap(&mut self.by, &mut castkeep.source_by);
+        }
     }
 }
 

@@ -38,6 +38,7 @@ fn a_verdict_names_the_recorders_and_who_the_source_is() {
     for said in [
         r#""srcNode":"laptop""#,
         r#""srcNodeID":"nA""#,
+        r#""sourceBy":"whois""#,
         r#""srcNodeUserID":7"#,
         r#""srcNodeUser":"alice@example.com""#,
     ] {

@@ -20,6 +20,7 @@ mod nesting;
 mod page;
 mod play;
 mod player;
+mod policy;
 mod progress;
 mod pty;
 mod pty_sys;
@@ -56,6 +57,7 @@ const COMMANDS: &[Command] = &[
     Command { spec: &ls::SPEC, run: ls::run },
     Command { spec: &cat::SPEC, run: cat::run },
     Command { spec: &join::SPEC, run: join::run },
+    Command { spec: &policy::SPEC, run: policy::run },
     Command { spec: &demo::SPEC, run: demo::run },
 ];
 

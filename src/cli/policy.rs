@@ -58,21 +58,36 @@ castkeep policy test policy.hujson --nodes nodes.json",
     stops_at_operand: false,
 };
 
-/// What is done, and the options that belong to it.
-const VERBS: [(&str, &[&str], fn(&Call<'_>) -> Result<Exit, Failure>); 4] = [
-    ("check", &["nodes", "quiet"], check),
-    ("explain", &["nodes", "src", "dst", "user", "json", "quiet"], run_explain),
-    ("compile", &["nodes", "for", "notify-url", "by-address", "quiet"], run_compile),
-    ("test", &["nodes", "json", "quiet"], run_tests),
+/// What is done.
+struct Verb {
+    name: &'static str,
+    /// Those of the command that belong to it.
+    options: &'static [&'static str],
+    act: fn(&Call<'_>) -> Result<Exit, Failure>,
+}
+
+const VERBS: [Verb; 4] = [
+    Verb { name: "check", options: &["nodes", "quiet"], act: check },
+    Verb {
+        name: "explain",
+        options: &["nodes", "src", "dst", "user", "json", "quiet"],
+        act: run_explain,
+    },
+    Verb {
+        name: "compile",
+        options: &["nodes", "for", "notify-url", "by-address", "quiet"],
+        act: run_compile,
+    },
+    Verb { name: "test", options: &["nodes", "json", "quiet"], act: run_tests },
 ];
 
 pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
-    let names = || VERBS.iter().map(|(name, ..)| *name);
+    let names = || VERBS.iter().map(|v| v.name);
     let Some((verb, files)) = args.operands().split_first() else {
         return Err(Failure::usage("policy: one of check, explain, compile and test, and a file"));
     };
     let verb = verb.to_string_lossy();
-    let Some((name, options, act)) = VERBS.iter().find(|(name, ..)| *name == verb) else {
+    let Some(Verb { name, options, act }) = VERBS.iter().find(|v| v.name == verb) else {
         let shown = escape_control(&verb);
         let hint = suggest::nearest(&verb, names())
             .map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
@@ -235,12 +250,17 @@ fn print_verdict(
                 return line("not recorded".to_owned());
             }
             line(if grant.enforced {
-                "recorded, fail closed: without a recorder the session is refused or ended".to_owned()
+                "recorded, fail closed: without a recorder the session is refused or ended"
+                    .to_owned()
             } else {
-                "recorded, fail open: without a recorder the session goes on, and that is told".to_owned()
+                "recorded, fail open: without a recorder the session goes on, and that is told"
+                    .to_owned()
             })?;
             for recorder in &grant.recorders {
-                let tls = recorder.tls.as_ref().map_or_else(String::new, |name| format!(" (TLS, {name})"));
+                let tls = recorder
+                    .tls
+                    .as_ref()
+                    .map_or_else(String::new, |name| format!(" (TLS, {name})"));
                 line(format!("  {}{tls}", recorder.address))?;
             }
             if grant.recorders.is_empty() {

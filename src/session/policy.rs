@@ -143,10 +143,8 @@ impl Talk {
 
     /// The connection is over; the owner knows that when `told`.
     fn end(&mut self, told: bool) {
-        if let Some((id, stage, _)) = self.link.take()
-            && !told
-            && !matches!(stage, Stage::Wanted { .. })
-        {
+        let link = self.link.take().filter(|(_, stage, _)| !matches!(stage, Stage::Wanted { .. }));
+        if let Some((id, ..)) = link.filter(|_| !told) {
             self.leaving = Some(id);
         }
     }
@@ -166,9 +164,7 @@ impl Machine {
         let Some(mut asking) = self.asking.take() else { return };
         let due = |at: Option<Tick>| at.is_some_and(|at| at <= now);
         for talk in [&mut asking.verdict, &mut asking.telling] {
-            if let Some((_, Stage::Wanted { until } | Stage::Dialing { until }, _)) = talk.link
-                && until <= now
-            {
+            if talk.link.is_some() && due(talk.poll_timeout()) {
                 talk.end(false);
                 talk.later(now);
             }

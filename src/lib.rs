@@ -36,6 +36,8 @@ mod suggest;
 pub mod cli;
 #[cfg(feature = "polled")]
 pub mod client;
+#[cfg(feature = "localapi")]
+pub mod localapi;
 #[cfg(feature = "recorder")]
 pub mod recorder;
 

@@ -276,3 +276,17 @@ pub const RECORDER_PORT: u16 = 80;
 pub const CHECK_PERIOD_MAX: Span = Span::from_secs(168 * 3600);
 /// Check period where a rule names none: Tailscale's.
 pub const CHECK_PERIOD_DEFAULT: Span = Span::from_secs(12 * 3600);
+// ---- LocalAPI ----
+
+/// Answer of WhoIs: one to three KiB; capabilities of a node can make it some more.
+pub const WHOIS_BYTES: usize = 256 * 1024;
+/// Answer of status: about 1.2 KiB for each node.
+pub const STATUS_BYTES: usize = 64 * 1024 * 1024;
+/// Time for it.
+pub const STATUS_TIME: Span = Span::from_secs(10);
+/// Certificate chain and key.
+pub const CERTIFICATE_BYTES: usize = 256 * 1024;
+/// Tags of one node. With [`TAGS_BYTES`], so that a part's journal has room for them.
+pub const TAGS_MAX: usize = 64;
+/// Bytes of all tags of one node.
+pub const TAGS_BYTES: usize = 1_536;

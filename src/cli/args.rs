@@ -73,9 +73,10 @@ impl Args {
                 }
             };
             let origin = format!("--{}", option.name);
-            let value = match option.value {
-                Some(_) => parser.value().map_err(wrong)?,
-                None => OsString::from("1"),
+            let value = match (option.value, option.bare) {
+                (Some(_), Some(bare)) => parser.optional_value().unwrap_or_else(|| bare.into()),
+                (Some(_), None) => parser.value().map_err(wrong)?,
+                (None, _) => OsString::from("1"),
             };
             args.add(option, value, origin)?;
         }
@@ -122,7 +123,12 @@ impl Args {
             if self.values.contains_key(option.name) {
                 continue;
             }
-            let values = if option.many { split_list(&value) } else { vec![value] };
+            let values = match option.bare {
+                Some(_) if value.is_empty() || value == "0" => continue,
+                Some(bare) if value == "1" => vec![bare.into()],
+                _ if option.many => split_list(&value),
+                _ => vec![value],
+            };
             self.values.insert(option.name, Given { values, origin: format!("${variable}") });
         }
     }
@@ -149,6 +155,10 @@ impl Args {
             }
             let bad = |what: &str| file.error_at(&[self.spec.name, option.name], what);
             let values = match (value, option.value, option.many) {
+                (Value::Bool(on), Some(_), false) if option.bare.is_some() => match option.bare {
+                    Some(bare) if *on => vec![bare.into()],
+                    _ => continue,
+                },
                 (Value::Bool(on), None, _) => vec![OsString::from(if *on { "1" } else { "0" })],
                 (_, None, _) => return Err(bad("must be true or false")),
                 (Value::Array(items), Some(_), true) => items
@@ -362,6 +372,30 @@ mod tests {
         assert_eq!(parse_duration("2m"), Some(Duration::from_secs(120)));
         assert_eq!(parse_duration("3"), Some(Duration::from_secs(3)));
         assert_eq!(parse_duration("-3s"), None);
+    }
+
+    #[test]
+    fn an_optional_value_is_only_taken_behind_its_equals_sign() {
+        static SPEC: Spec = Spec {
+            name: "nosuchcommand",
+            summary: "",
+            operands: "",
+            options: &[Opt::optional("tail", "SOCKET", "/bare", "")],
+            about: "",
+            exits: "",
+            examples: "",
+            environment: false,
+            stops_at_operand: false,
+        };
+        let parse = |argv: &[&str]| {
+            let argv = argv.iter().map(OsString::from).collect();
+            let Ok(Parsed::Run(args)) = Args::parse(&SPEC, argv) else { panic!("{SPEC:?}") };
+            (args.string("tail").unwrap(), args.operands().len())
+        };
+        assert_eq!(parse(&[]), (None, 0));
+        assert_eq!(parse(&["--tail"]), (Some("/bare".into()), 0));
+        assert_eq!(parse(&["--tail", "x"]), (Some("/bare".into()), 1));
+        assert_eq!(parse(&["--tail=/x"]), (Some("/x".into()), 0));
     }
 
     #[test]

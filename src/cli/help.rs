@@ -82,7 +82,10 @@ fn one(out: &mut String, option: &Opt) {
     }
     let _ = write!(out, "--{}", option.name);
     if let Some(value) = option.value {
-        let _ = write!(out, " {value}");
+        let _ = match option.bare {
+            Some(_) => write!(out, "[={value}]"),
+            None => write!(out, " {value}"),
+        };
     }
     if option.many {
         out.push_str("  (may be repeated)");

@@ -10,6 +10,8 @@ pub(crate) struct Opt {
     pub(crate) short: Option<char>,
     /// How the value is called in the help; none for a switch.
     pub(crate) value: Option<&'static str>,
+    /// What it means without a value (`--tailscale`, or `--tailscale=SOCKET`); none when it must have one.
+    pub(crate) bare: Option<&'static str>,
     /// May be given several times (and is a list in the configuration file, comma-separated in the environment).
     pub(crate) many: bool,
     /// One or more lines of help. Says the default.
@@ -19,17 +21,28 @@ pub(crate) struct Opt {
 impl Opt {
     /// A switch: present or not.
     pub(crate) const fn switch(name: &'static str, help: &'static str) -> Self {
-        Self { name, short: None, value: None, many: false, help }
+        Self { name, short: None, value: None, bare: None, many: false, help }
     }
 
     /// An option with a value.
     pub(crate) const fn value(name: &'static str, value: &'static str, help: &'static str) -> Self {
-        Self { name, short: None, value: Some(value), many: false, help }
+        Self { name, short: None, value: Some(value), bare: None, many: false, help }
+    }
+
+    /// An option that means `bare` unless it has a value: `--name` or `--name=VALUE`. In the environment 1 is `bare`, in a
+    /// configuration file `true`; 0 and `false` are as if it was not there.
+    pub(crate) const fn optional(
+        name: &'static str,
+        value: &'static str,
+        bare: &'static str,
+        help: &'static str,
+    ) -> Self {
+        Self { name, short: None, value: Some(value), bare: Some(bare), many: false, help }
     }
 
     /// An option with a value that may come several times, or as a comma-separated list.
     pub(crate) const fn list(name: &'static str, value: &'static str, help: &'static str) -> Self {
-        Self { name, short: None, value: Some(value), many: true, help }
+        Self { name, short: None, value: Some(value), bare: None, many: true, help }
     }
 
     /// The same with a one-letter flag.

@@ -286,6 +286,25 @@ pub const STATUS_BYTES: usize = 64 * 1024 * 1024;
 pub const STATUS_TIME: Span = Span::from_secs(10);
 /// Certificate chain and key.
 pub const CERTIFICATE_BYTES: usize = 256 * 1024;
+/// One WhoIs of a recorder, the wait for its turn included: well within the time that clients give an answer, so that they are told
+/// to go elsewhere.
+pub const WHOIS_TIME: Span = Span::from_secs(3);
+/// WhoIs requests of a recorder at a time: many clients come back at once.
+pub const WHOIS_AT_A_TIME: usize = 8;
+/// How long an answer of WhoIs holds. A node that was renamed, retagged or replaced at its address is seen so much later.
+pub const WHOIS_FRESH: Span = Span::from_secs(10);
+/// The same for an address that is nobody's: who has just joined does not wait.
+pub const WHOIS_FRESH_UNKNOWN: Span = Span::from_secs(1);
+/// Addresses whose answer is kept.
+pub const WHOIS_KEPT: usize = 4_096;
+/// Time for a certificate: one that has to be issued takes up to a minute.
+pub const CERTIFICATE_TIME: Span = Span::from_secs(90);
+/// How often the certificate is asked for; tailscaled renews it when asked within two weeks of its end.
+pub const CERTIFICATE_PERIOD: Span = Span::from_secs(3_600);
+/// The first pause after a failure; it doubles up to [`CERTIFICATE_PERIOD`].
+pub const CERTIFICATE_RETRY: Span = Span::from_secs(60);
+/// A certificate that ends within this and is not renewed is a loud error: a third of what tailscaled has for it.
+pub const CERTIFICATE_ENDS_SOON: Span = Span::from_secs(5 * 24 * 3_600);
 /// Tags of one node. With [`TAGS_BYTES`], so that a part's journal has room for them.
 pub const TAGS_MAX: usize = 64;
 /// Bytes of all tags of one node.

@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _, symlink};
 
 use castkeep::recorder::storage::{
-    Ended, How, Peer, Sidecar, State, Store, StoreConfig, node_name,
+    About, By, Ended, How, Peer, Sidecar, State, Store, StoreConfig, node_name,
 };
 use storage_support::{Claim, Dir, TestDisk, until};
 
@@ -75,6 +75,15 @@ fn commits_come_while_the_session_runs_and_survive_a_kill() {
     let mut other = dir.resumable(&claim, 2, 0);
     other.peer = Peer { identity: Some("other".into()), verified: true, ..other.peer };
     assert_eq!(refused(other), 403);
+    let named = |by| {
+        let mut begin = dir.resumable(&Claim::new(7), 1, 0);
+        let about = About { by: Some(by), ..About::default() };
+        begin.peer = Peer { identity: Some("nA1".into()), verified: true, about, ..begin.peer };
+        begin
+    };
+    // A node's id and a name in a certificate are two things, even when they read alike.
+    let _node = store.begin(named(By::WhoIs)).unwrap();
+    assert_eq!(refused(named(By::Certificate)), 403);
     // A resume from a line start inside the part: the overlap is compared, the rest appended.
     let n = (HEADER.len() + line(0).len()) as u64;
     let mut upload = store.begin(dir.resumable(&claim, 3, n)).unwrap();

@@ -10,7 +10,7 @@ use super::progress::size;
 use super::{Args, Exit, Failure, Opt, Spec, locate};
 use crate::cast::text::escape_control;
 use crate::recorder::storage::read::{Kept, Recording};
-use crate::recorder::storage::{Ended, format_time, parse_time};
+use crate::recorder::storage::{By, Ended, PeerFacts, format_time, parse_time};
 
 pub(crate) const SPEC: Spec = Spec {
     name: "ls",
@@ -31,6 +31,9 @@ pub(crate) const SPEC: Spec = Spec {
     ],
     about: "Reads the directories of recorders (given, or else the one that `serve` stores into: `dst` in the configuration file, $CASTKEEP_SERVE_DST) and lists what they hold, \
 oldest first. Parts of one recording in several directories are one line. It only reads: a running recorder is not disturbed.
+
+NODE is the name that the recorder authenticated (a client certificate, Tailscale's WhoIs), else what the recording says of itself. USER and COMMAND are always \
+what the recording says. `--json` tells them apart: `verified` is null when nothing was authenticated.
 
 A file that cannot be read is listed as broken, with the reason; the others are as always.",
     exits: "",
@@ -112,7 +115,9 @@ fn state_of(recording: &Recording) -> &'static str {
 fn is_on(recording: &Recording, node: &str) -> bool {
     let named =
         recording.header().and_then(|h| h.castkeep.as_ref()).is_some_and(|c| c.node == node);
-    named || recording.parts.iter().any(|p| p.node == node || p.peer == node)
+    named
+        || recording.parts.iter().any(|p| p.node == node || p.peer == node)
+        || verified_node(recording) == Some(node)
 }
 
 fn is_of(recording: &Recording, user: &str) -> bool {
@@ -136,6 +141,7 @@ fn to_json(recording: &Recording) -> Value {
                 "file": p.path.to_string_lossy(),
                 "node": p.node,
                 "peer": p.peer,
+                "verified": p.verified.as_ref().map(verified),
                 "state": state_of(&Recording { id: String::new(), parts: vec![p.clone()] }),
                 "start": p.start,
                 "end": p.end,
@@ -164,6 +170,23 @@ fn to_json(recording: &Recording) -> Value {
         "height": header.map(|h| h.height),
         "parts": parts,
     })
+}
+
+/// What the recorder authenticated of who uploaded.
+fn verified(peer: &PeerFacts) -> Value {
+    json!({
+        "identity": peer.identity,
+        "by": peer.about.by.map(By::word),
+        "name": Some(&peer.about.name).filter(|n| !n.is_empty()),
+        "user": peer.about.user,
+        "tags": peer.about.tags,
+    })
+}
+
+/// The name of the node that uploaded, as far as it was authenticated.
+fn verified_node(recording: &Recording) -> Option<&str> {
+    let peer = recording.parts.iter().find_map(|p| p.verified.as_ref())?;
+    Some(peer.about.name.as_str()).filter(|n| !n.is_empty()).or(peer.identity.as_deref())
 }
 
 /// JSON lets all but the oldest controls stand in a string; a terminal does not.
@@ -244,7 +267,8 @@ fn row(recording: &Recording) -> [String; 9] {
         }
     });
     let own = header.and_then(|h| h.castkeep.as_ref());
-    let node = own.map(|c| c.node.as_str()).filter(|n| !n.is_empty());
+    let claimed = own.map(|c| c.node.as_str()).filter(|n| !n.is_empty());
+    let node = verified_node(recording).or(claimed);
     let node = node.or_else(|| recording.parts.first().map(|p| p.node.as_str())).unwrap_or("");
     let command = match (recording.last().map(|p| &p.kept), header) {
         (Some(Kept::Broken(why)), _) => format!("({why})"),

@@ -8,7 +8,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::{Args, Exit, Failure, Opt, Spec};
-use crate::recorder::{AllowUpload, Listen, Recorder, RecorderConfig, TlsFiles};
+use crate::localapi;
+use crate::recorder::{AllowUpload, Listen, Recorder, RecorderConfig, TailscaleTls, TlsFiles};
 
 mod logger;
 
@@ -27,8 +28,23 @@ pub(crate) const SPEC: Spec = Spec {
         Opt::list(
             "allow-upload",
             "WHO",
-            "Who may upload: loopback, certificate, anyone, networks such as 100.64.0.0/10. Others get \
-             403. Default: certificate with --client-ca, else loopback; needed to listen off loopback.",
+            "Who may upload: loopback, certificate, anyone, tailnet, tailnet:tag:NAME, networks such as \
+             100.64.0.0/10. Others get 403. Default: tailnet with --tailscale, certificate with \
+             --client-ca, else loopback; needed to listen off loopback without one of these.",
+        ),
+        Opt::optional(
+            "tailscale",
+            "SOCKET",
+            localapi::DEFAULT_SOCKET,
+            "Peers are who tailscaled says: their node id names the directory, and who is not a node may not \
+             upload. While tailscaled does not answer everyone gets 503. Default socket \
+             /var/run/tailscale/tailscaled.sock.",
+        ),
+        Opt::value(
+            "tls-from-tailscale",
+            "NAME",
+            "Certificate and key from tailscaled, for this name of the node; renewed before it ends. In \
+             place of --tls-cert and --tls-key.",
         ),
         Opt::value(
             "tls-cert",
@@ -94,11 +110,13 @@ pub(crate) const SPEC: Spec = Spec {
             \n\
             SIGTERM and SIGINT stop it in order: new uploads get 503, castkeep's clients move to their next \
             recorder, stock ones are served until the drain timeout. A second signal ends it at once. SIGHUP \
-            reads the certificate files again; without TLS it changes nothing.",
+            reads the certificate files again, or asks tailscaled for the certificate; without TLS it changes \
+            nothing.",
     exits: "",
     examples: "castkeep serve --dst /var/lib/castkeep\n\
                castkeep serve --dst /var/lib/castkeep --listen 0.0.0.0:8443 --tls-cert cert.pem \
-               --tls-key key.pem --client-ca clients.pem",
+               --tls-key key.pem --client-ca clients.pem\n\
+               castkeep serve --dst /var/lib/castkeep --listen 100.64.0.9:80 --tailscale",
     environment: true,
     stops_at_operand: false,
 };
@@ -118,6 +136,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
     ];
     logger::install(args.choice("log-level", &levels)?.unwrap_or(log::LevelFilter::Info));
     let config = config(args)?;
+    let from_tailscale = config.tailscale_tls.is_some();
     // Before it listens: who has seen the line may send a signal.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|e| Failure::new(format!("signals: {e}")))?;
@@ -129,6 +148,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
             break;
         }
         match recorder.reload() {
+            Ok(true) if from_tailscale => log::info!("tailscaled is asked for the certificate"),
             Ok(true) => log::info!("certificate files read again"),
             Ok(false) => log::info!("SIGHUP: without TLS there is nothing to read again"),
             Err(e) => log::error!("the old certificate stays in use: {e}"),
@@ -152,7 +172,20 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
 fn config(args: &Args) -> Result<RecorderConfig, Failure> {
     let dst = args.path("dst").ok_or_else(|| args.wrong("dst", "the directory to store into"))?;
     let mut config = RecorderConfig::new(dst);
-    let tls = (args.path("tls-cert"), args.path("tls-key"), args.path("client-ca"));
+    let mut tls = (args.path("tls-cert"), args.path("tls-key"), args.path("client-ca"));
+    config.tailscale = args.path("tailscale");
+    if let Some(domain) = args.string("tls-from-tailscale")? {
+        let (None, None, client_ca) = tls else {
+            return Err(Failure::usage(format!(
+                "--tls-from-tailscale {domain}: there can be one certificate; give this, or --tls-cert and \
+                 --tls-key"
+            )));
+        };
+        let socket = config.tailscale.clone().unwrap_or_else(|| localapi::DEFAULT_SOCKET.into());
+        config.tailscale_tls = Some(TailscaleTls { socket, domain, client_ca });
+        tls = (None, None, None);
+    }
+    let has_tls = config.tailscale_tls.is_some();
     config.tls = match tls {
         (Some(cert), Some(key), client_ca) => Some(TlsFiles { cert, key, client_ca }),
         (None, None, None) => None,
@@ -181,7 +214,7 @@ fn config(args: &Args) -> Result<RecorderConfig, Failure> {
     } else {
         listen
             .iter()
-            .map(|text| parse_listen(text, config.tls.is_some()))
+            .map(|text| parse_listen(text, has_tls || config.tls.is_some()))
             .collect::<Result<_, _>>()?
     };
     let metrics = args.list("metrics-listen")?;
@@ -220,7 +253,7 @@ fn parse_listen(text: &str, has_tls: bool) -> Result<Listen, Failure> {
         Some(("http", address)) => (address, true),
         Some(("https", address)) if has_tls => (address, false),
         Some(("https", _)) => {
-            let what = "needs --tls-cert and --tls-key";
+            let what = "needs --tls-cert and --tls-key, or --tls-from-tailscale";
             return Err(Failure::usage(format!("--listen {text}: {what}")));
         }
         Some(_) => {

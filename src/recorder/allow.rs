@@ -17,6 +17,10 @@ pub struct AllowUpload {
     pub certificate: bool,
     /// Peers in these networks.
     pub networks: Vec<Cidr>,
+    /// Nodes of the tailnet, as WhoIs knows them.
+    pub tailnet: bool,
+    /// Nodes of the tailnet that have one of these tags (`tag:prod`).
+    pub tags: Vec<String>,
 }
 
 impl AllowUpload {
@@ -32,7 +36,25 @@ impl AllowUpload {
         Self { certificate: true, ..Self::default() }
     }
 
-    /// Whether a peer may upload.
+    /// Every node of the tailnet.
+    #[must_use]
+    pub fn tailnet() -> Self {
+        Self { tailnet: true, ..Self::default() }
+    }
+
+    /// Whether a node of the tailnet may upload because it is one.
+    #[must_use]
+    pub fn allows_node(&self, tags: &[String]) -> bool {
+        self.tailnet || self.tags.iter().any(|tag| tags.contains(tag))
+    }
+
+    /// Whether WhoIs is needed to tell.
+    #[must_use]
+    pub(crate) fn needs_whois(&self) -> bool {
+        self.tailnet || !self.tags.is_empty()
+    }
+
+    /// Whether a peer may upload, whatever node it is.
     #[must_use]
     pub fn allows(&self, ip: IpAddr, has_certificate: bool) -> bool {
         self.anyone
@@ -41,23 +63,24 @@ impl AllowUpload {
             || self.networks.iter().any(|n| n.contains(ip))
     }
 
-    /// Whether a peer at this address can be let in at all, perhaps by a certificate.
+    /// Whether a peer at this address can be let in at all, perhaps by a certificate or as a node.
     #[must_use]
     pub(crate) fn may_allow(&self, ip: IpAddr) -> bool {
-        self.allows(ip, true)
+        self.needs_whois() || self.allows(ip, true)
     }
 
     /// Whether nobody without a client certificate is let in, so that TLS can ask for it in the handshake.
     #[must_use]
     pub(crate) fn only_certificate(&self) -> bool {
-        self.certificate && !self.anyone && !self.loopback && self.networks.is_empty()
+        let others = self.anyone || self.loopback || self.needs_whois();
+        self.certificate && !others && self.networks.is_empty()
     }
 }
 
 impl FromStr for AllowUpload {
     type Err = String;
 
-    /// `loopback`, `certificate`, `anyone` and networks, separated by commas.
+    /// `loopback`, `certificate`, `anyone`, `tailnet`, `tailnet:tag:NAME` and networks, separated by commas.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut allow = Self::default();
         for word in text.split(',').map(str::trim) {
@@ -65,6 +88,8 @@ impl FromStr for AllowUpload {
                 "anyone" => allow.anyone = true,
                 "loopback" => allow.loopback = true,
                 "certificate" => allow.certificate = true,
+                "tailnet" => allow.tailnet = true,
+                _ if word.starts_with("tailnet:") => allow.tags.push(tag(word)?),
                 _ => allow.networks.push(word.parse()?),
             }
         }
@@ -78,10 +103,15 @@ impl fmt::Display for AllowUpload {
             (self.anyone, "anyone"),
             (self.loopback, "loopback"),
             (self.certificate, "certificate"),
+            (self.tailnet, "tailnet"),
         ];
         let mut comma = "";
         for (_, word) in words.into_iter().filter(|(on, _)| *on) {
             write!(f, "{comma}{word}")?;
+            comma = ",";
+        }
+        for tag in &self.tags {
+            write!(f, "{comma}tailnet:{tag}")?;
             comma = ",";
         }
         for net in &self.networks {
@@ -89,6 +119,18 @@ impl fmt::Display for AllowUpload {
             comma = ",";
         }
         Ok(())
+    }
+}
+
+/// The tag of `tailnet:tag:NAME`.
+fn tag(word: &str) -> Result<String, String> {
+    let tag = word.strip_prefix("tailnet:").unwrap_or(word);
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+    match tag.strip_prefix("tag:") {
+        Some(name) if !name.is_empty() && name.bytes().all(fits) => Ok(tag.to_owned()),
+        _ => {
+            Err(format!("`{word}`: only tags can stand behind `tailnet:`, as in tailnet:tag:prod"))
+        }
     }
 }
 
@@ -123,7 +165,7 @@ impl FromStr for Cidr {
     fn from_str(text: &str) -> Result<Self, String> {
         let bad = || {
             format!(
-                "`{text}` is none of loopback, certificate, anyone, an address, or a network such \
+                "`{text}` is none of loopback, certificate, anyone, tailnet, an address, or a network such \
                  as 100.64.0.0/10"
             )
         };
@@ -183,6 +225,21 @@ mod tests {
         assert!(!allow.only_certificate());
         assert!(AllowUpload::certificate().only_certificate());
         assert_eq!(allow.to_string(), "loopback,certificate");
+    }
+
+    #[test]
+    fn nodes_are_let_in_as_nodes() {
+        let all: AllowUpload = "tailnet".parse().unwrap();
+        assert!(all.allows_node(&[]) && all.may_allow(ip("192.0.2.1")));
+        assert!(!all.allows(ip("127.0.0.1"), true), "only WhoIs tells");
+        let some: AllowUpload = "tailnet:tag:prod,certificate,tailnet:tag:db".parse().unwrap();
+        assert!(some.allows_node(&["tag:x".into(), "tag:db".into()]));
+        assert!(!some.allows_node(&["tag:production".into()]) && !some.allows_node(&[]));
+        assert!(!some.only_certificate());
+        assert_eq!(some.to_string(), "certificate,tailnet:tag:prod,tailnet:tag:db");
+        for bad in ["tailnet:", "tailnet:prod", "tailnet:tag:", "tailnet:tag:a b"] {
+            assert!(bad.parse::<AllowUpload>().unwrap_err().contains("tailnet:tag:prod"), "{bad}");
+        }
     }
 
     #[test]

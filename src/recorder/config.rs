@@ -37,6 +37,17 @@ pub struct TlsFiles {
     pub client_ca: Option<PathBuf>,
 }
 
+/// A certificate from Tailscale's LocalAPI. It is renewed in time, and the last good one is kept.
+#[derive(Clone, Debug)]
+pub struct TailscaleTls {
+    /// The socket of tailscaled.
+    pub socket: PathBuf,
+    /// The name of this node that the certificate is for.
+    pub domain: String,
+    /// Certificates of the authorities whose client certificates are accepted.
+    pub client_ca: Option<PathBuf>,
+}
+
 /// Everything that a recorder is told. Start from [`RecorderConfig::new`].
 #[derive(Clone, Debug)]
 pub struct RecorderConfig {
@@ -46,8 +57,12 @@ pub struct RecorderConfig {
     pub dst: PathBuf,
     /// Certificate and key; without, the listeners are clear text.
     pub tls: Option<TlsFiles>,
-    /// Who may upload. None: peers on loopback, or holders of a client certificate when there is a client CA. A listener
-    /// off loopback needs a stated choice.
+    /// The certificate comes from Tailscale's LocalAPI. Not together with [`RecorderConfig::tls`].
+    pub tailscale_tls: Option<TailscaleTls>,
+    /// Peers are who Tailscale's WhoIs at this socket says they are.
+    pub tailscale: Option<PathBuf>,
+    /// Who may upload. None: the nodes of the tailnet with [`RecorderConfig::tailscale`], holders of a client certificate when
+    /// there is a client CA, else peers on loopback. A listener off loopback needs a stated choice, and so do both together.
     pub allow_upload: Option<AllowUpload>,
     /// Health and metrics, over HTTP/1.1 without TLS.
     pub metrics_listen: Vec<SocketAddr>,
@@ -73,6 +88,9 @@ pub struct RecorderConfig {
     pub user_timeout: Duration,
     /// Whether commit and resume are offered. Off only in tests that need a stock recorder.
     pub extension: bool,
+    /// How often a certificate of the LocalAPI is asked for. Other than the default only in tests.
+    #[doc(hidden)]
+    pub certificate_period: Duration,
     /// For tests: a connection panics when its body has reached so many bytes.
     #[doc(hidden)]
     pub panic_at: Option<u64>,
@@ -86,6 +104,8 @@ impl RecorderConfig {
             listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()],
             dst: dst.into(),
             tls: None,
+            tailscale_tls: None,
+            tailscale: None,
             allow_upload: None,
             metrics_listen: Vec::new(),
             drain_timeout: duration(limits::DRAIN_TIMEOUT),
@@ -99,6 +119,7 @@ impl RecorderConfig {
             ping_time: duration(limits::PING_TIME),
             user_timeout: duration(limits::TCP_USER_TIMEOUT),
             extension: true,
+            certificate_period: duration(limits::CERTIFICATE_PERIOD),
             panic_at: None,
         }
     }
@@ -109,8 +130,16 @@ impl RecorderConfig {
     ///
     /// A listener off loopback without a stated choice, or a choice that cannot hold.
     pub(crate) fn uploaders(&self) -> Result<AllowUpload, StartError> {
-        let client_ca = self.tls.as_ref().is_some_and(|t| t.client_ca.is_some());
+        let client_ca = self.tls.as_ref().is_some_and(|t| t.client_ca.is_some())
+            || self.tailscale_tls.as_ref().is_some_and(|t| t.client_ca.is_some());
         if let Some(allow) = &self.allow_upload {
+            if allow.needs_whois() && self.tailscale.is_none() {
+                return Err(StartError::new(
+                    "--allow-upload=tailnet",
+                    "nobody is asked who the nodes of the tailnet are",
+                    "give --tailscale too",
+                ));
+            }
             if allow.certificate && !client_ca {
                 return Err(StartError::new(
                     "--allow-upload=certificate",
@@ -120,15 +149,24 @@ impl RecorderConfig {
             }
             return Ok(allow.clone());
         }
-        if client_ca {
-            return Ok(AllowUpload::certificate());
+        match (self.tailscale.is_some(), client_ca) {
+            (true, true) => {
+                return Err(StartError::new(
+                    "--tailscale with --client-ca",
+                    "nothing says which of them lets a peer upload",
+                    "give --allow-upload=tailnet, --allow-upload=certificate, or both",
+                ));
+            }
+            (true, false) => return Ok(AllowUpload::tailnet()),
+            (false, true) => return Ok(AllowUpload::certificate()),
+            (false, false) => {}
         }
         if let Some(open) = self.listen.iter().find(|l| !is_loopback(l.address.ip())) {
             return Err(StartError::new(
                 &format!("--listen {}", open.address),
                 "it can be reached from other machines, and nothing says who may upload",
-                "give --allow-upload=CIDR[,CIDR…], --allow-upload=certificate with --client-ca, or \
-                 --allow-upload=anyone",
+                "give --allow-upload=CIDR[,CIDR…], --allow-upload=certificate with --client-ca, \
+                 --tailscale, or --allow-upload=anyone",
             ));
         }
         Ok(AllowUpload::loopback())

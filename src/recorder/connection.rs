@@ -9,12 +9,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt;
 
 use super::config::{duration, span};
-use super::job::Jobs;
+use super::job::{Access, Jobs};
 use super::link::{Got, Link};
 use super::listen::set_options;
 use super::pool::Buffer;
 use super::shared::{Entered, Phase, Shared, count};
-use super::storage::Peer;
+use super::storage::{About, By, Peer};
+use super::tailnet::Who;
 use super::tls;
 use super::wake::Waker;
 use crate::cast::text::escape_control;
@@ -42,7 +43,8 @@ struct Connection {
     jobs: Jobs,
     waker: Arc<Waker>,
     phase: Phase,
-    over: bool,
+    /// Whatever it asks for is refused for now, and why.
+    closed: Option<&'static str>,
     /// Read and not taken by the machine: it waits for body to be consumed.
     input: Input,
     /// Given out by the machine and not taken by the socket.
@@ -81,7 +83,7 @@ impl Connection {
         let waker = Waker::new().inspect_err(|e| shared.warn_short(&e.to_string())).ok()?;
         let waker = Arc::new(waker);
         let entered = shared.enter(&waker);
-        let config = shared.tls.as_ref().filter(|_| tls).map(tls::Tls::current);
+        let config = shared.tls.as_ref().filter(|_| tls).map(|tls| tls.current());
         let mut link =
             Link::new(tcp, config).inspect_err(|e| log::warn!("{peer}: TLS: {e}")).ok()?;
         if let Err(why) = handshake(shared, &mut link, &waker) {
@@ -98,7 +100,40 @@ impl Connection {
                 identity = tls::identity(first);
             }
         }
-        let allowed = shared.allow.allows(peer.ip(), certificate);
+        let who = match &shared.tailnet {
+            Some(tailnet) if !over => {
+                // A node that tailscaled passes on is known by its port, and that from the first byte on.
+                if !tls && !wait_for_bytes(shared, &link, &waker) {
+                    return None;
+                }
+                Some(tailnet.who(peer))
+            }
+            _ => None,
+        };
+        let mut allowed = shared.allow.allows(peer.ip(), certificate);
+        let mut closed = over.then_some("too many connections");
+        let mut about =
+            About { by: identity.as_ref().map(|_| By::Certificate), ..About::default() };
+        match who {
+            // Of two names it is the node's that counts: it holds whoever asks.
+            Some(Who::Node(node)) => {
+                allowed |= shared.allow.allows_node(&node.tags);
+                identity = Some(node.id.clone());
+                about = About {
+                    by: Some(By::WhoIs),
+                    name: node.name.clone(),
+                    user: node.user.as_ref().map(|user| user.login.clone()),
+                    tags: node.tags.clone(),
+                };
+            }
+            Some(Who::NoAnswer) => closed = Some("tailscaled does not say who this peer is"),
+            Some(Who::Stranger) | None => {}
+        }
+        let access = match (closed, allowed) {
+            (Some(why), _) => Access::NotNow(why),
+            (None, true) => Access::Granted,
+            (None, false) => Access::Denied,
+        };
         let c = &shared.config;
         let cfg = ServerConfig {
             h2_only,
@@ -106,21 +141,24 @@ impl Connection {
             extension: c.extension,
             head_time: span(c.head_time),
             // Who is only to be told 403 or 503 does not hold a place for long.
-            idle_time: if over || !allowed { limits::LINGER } else { span(c.idle_time) },
+            idle_time: match access {
+                Access::Granted => span(c.idle_time),
+                Access::Denied | Access::NotNow(_) => limits::LINGER,
+            },
             ping_time: span(c.ping_time),
             banner: format!("castkeep {} recorder", crate::VERSION),
             ..ServerConfig::default()
         };
-        let peer = Peer { address: peer, verified: identity.is_some(), identity };
+        let peer = Peer { address: peer, verified: identity.is_some(), identity, about };
         Some(Self {
             shared: Arc::clone(shared),
             link,
             server: Server::new(cfg, shared.now()),
-            jobs: Jobs::new(shared, peer, allowed, &waker),
+            jobs: Jobs::new(shared, peer, access, &waker),
             waker,
             // One that comes during the drain gets its 503 instead of a GOAWAY.
             phase: shared.phase().min(Phase::Draining),
-            over,
+            closed,
             input: Input::default(),
             out: Vec::new(),
             readable: true,
@@ -167,7 +205,7 @@ impl Connection {
     fn look_at_phase(&mut self, now: Tick) -> bool {
         // Whether it is a new recording, and needs more room, is only known when its fields are read.
         let available = match self.shared.available_to_go_on() {
-            Ok(()) if self.over => Err("too many connections"),
+            Ok(()) => self.closed.map_or(Ok(()), Err),
             other => other,
         };
         self.server.set_available(available);
@@ -388,6 +426,23 @@ fn handshake(shared: &Shared, link: &mut Link, waker: &Waker) -> Result<(), Stri
         let wanted = if link.wants_write() { PollFlags::OUT } else { PollFlags::IN };
         let mut fds = [PollFd::new(&*link, wanted), PollFd::new(waker, PollFlags::IN)];
         let _ = poll(&mut fds, Some(&timespec(end.since(now).0)));
+    }
+}
+
+/// Waits until there is something to read, within the time for a request head. False: nothing came.
+fn wait_for_bytes(shared: &Shared, link: &Link, waker: &Waker) -> bool {
+    let end = shared.now().after(span(shared.config.head_time));
+    loop {
+        let now = shared.now();
+        if now >= end || shared.phase() >= Phase::Stopping {
+            return false;
+        }
+        waker.clear();
+        let mut fds = [PollFd::new(link, PollFlags::IN), PollFd::new(waker, PollFlags::IN)];
+        let _ = poll(&mut fds, Some(&timespec(end.since(now).0)));
+        if !fds[0].revents().is_empty() {
+            return true;
+        }
     }
 }
 

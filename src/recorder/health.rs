@@ -16,6 +16,7 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use super::config::duration;
 use super::shared::{Phase, Shared};
 use super::storage::Quota;
+use super::tailnet::Tailnet;
 use crate::http1::{self, HeadError};
 use crate::limits;
 
@@ -89,7 +90,7 @@ fn answer(shared: &Shared, method: &str, path: &str) -> Answer {
             return Answer::text(405, "only GET and HEAD are answered here");
         }
         "/healthz" => Answer::text(200, "ok"),
-        "/readyz" => match shared.available() {
+        "/readyz" => match ready(shared) {
             Ok(()) => Answer::text(200, "ready"),
             Err(why) => Answer::text(503, why),
         },
@@ -98,6 +99,15 @@ fn answer(shared: &Shared, method: &str, path: &str) -> Answer {
     };
     answer.head_only = method == "HEAD";
     answer
+}
+
+/// Whether new recordings can be taken, asked for now.
+fn ready(shared: &Shared) -> Result<(), &'static str> {
+    shared.available()?;
+    match shared.tailnet.as_ref().map(Tailnet::check) {
+        Some(Err(_)) => Err("tailscaled does not answer"),
+        Some(Ok(())) | None => Ok(()),
+    }
 }
 
 /// The page for Prometheus. No label comes from a peer: their number would have no bound.
@@ -133,6 +143,24 @@ fn metrics(shared: &Shared) -> String {
     page.counter("events_total", "Events stored.", get(&c.events));
     page.counter("refusals_total", "Uploads and events refused.", get(&c.refusals));
     page.counter("failures_total", "Uploads that ended with an error object.", get(&c.failures));
+    if let Some(tailnet) = &shared.tailnet {
+        let c = &tailnet.counters;
+        page.one("whois_total", "counter", "Peers asked for at tailscaled, by what it said.");
+        for (said, n) in
+            [("node", &c.node), ("stranger", &c.stranger), ("failed", &c.failed), ("kept", &c.kept)]
+        {
+            page.value("whois_total", &format!("{{said=\"{said}\"}}"), get(n));
+        }
+    }
+    if let Some(tls) = &shared.tls {
+        let ends = u64::try_from(tls.ends.load(Ordering::Relaxed)).unwrap_or(0);
+        page.gauge("certificate_ends_seconds", "When the certificate ends, since 1970.", ends);
+        page.counter(
+            "certificate_failures_total",
+            "Certificates that could not be read again or were not taken.",
+            get(&tls.failures),
+        );
+    }
 
     let s = shared.store.status();
     page.gauge("storage_free_bytes", "Bytes free for recordings.", s.free_bytes);

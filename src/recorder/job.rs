@@ -18,11 +18,33 @@ impl Notify for Waker {
     }
 }
 
+/// Whether a peer may upload.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Access {
+    /// 403.
+    Denied,
+    /// It may.
+    Granted,
+    /// 503, and why.
+    NotNow(&'static str),
+}
+
+impl Access {
+    /// Status and text of a refusal.
+    const fn check(self) -> Result<(), (u16, &'static str)> {
+        match self {
+            Self::Denied => Err((403, "this peer may not upload here")),
+            Self::Granted => Ok(()),
+            Self::NotNow(why) => Err((503, why)),
+        }
+    }
+}
+
 /// The requests of a connection that are not answered to their end.
 pub(crate) struct Jobs {
     shared: Arc<Shared>,
     peer: Peer,
-    allowed: bool,
+    access: Access,
     notify: Arc<dyn Notify>,
     /// At most [`limits::H2_STREAMS`].
     jobs: Vec<Job>,
@@ -50,16 +72,14 @@ struct Recording {
 }
 
 impl Jobs {
-    pub(crate) fn new(shared: &Arc<Shared>, peer: Peer, allowed: bool, waker: &Arc<Waker>) -> Self {
+    pub(crate) fn new(
+        shared: &Arc<Shared>,
+        peer: Peer,
+        access: Access,
+        waker: &Arc<Waker>,
+    ) -> Self {
         let notify: Arc<dyn Notify> = Arc::clone(waker) as _;
-        Self {
-            shared: Arc::clone(shared),
-            peer,
-            allowed,
-            notify,
-            jobs: Vec::new(),
-            draining: false,
-        }
+        Self { shared: Arc::clone(shared), peer, access, notify, jobs: Vec::new(), draining: false }
     }
 
     /// Does what the machine asks for. True: there was something.
@@ -177,8 +197,8 @@ impl Jobs {
         resume: Option<ResumeHeaders>,
     ) {
         let name = self.name(protocol, resume.as_ref());
-        if !self.allowed {
-            return self.refuse(server, now, id, &name, 403, "this peer may not upload here");
+        if let Err((status, why)) = self.access.check() {
+            return self.refuse(server, now, id, &name, status, why);
         }
         // Between the machine's own answer and here the disk can have filled, or the stop begun.
         if let Err(why) = self.shared.available_to_go_on() {
@@ -220,8 +240,8 @@ impl Jobs {
 
     fn begin_event(&mut self, server: &mut Server, now: Tick, id: RequestId) {
         let name = format!("{} event", self.peer_name());
-        if !self.allowed {
-            return self.refuse(server, now, id, &name, 403, "this peer may not upload here");
+        if let Err((status, why)) = self.access.check() {
+            return self.refuse(server, now, id, &name, status, why);
         }
         if let Err(why) = self.shared.available() {
             return self.refuse(server, now, id, &name, 503, why);
@@ -344,7 +364,13 @@ impl Jobs {
 
     fn peer_name(&self) -> String {
         match &self.peer.identity {
-            Some(identity) => format!("{} ({})", self.peer.address, escape_control(identity)),
+            Some(identity) if self.peer.about.name.is_empty() => {
+                format!("{} ({})", self.peer.address, escape_control(identity))
+            }
+            Some(identity) => {
+                let name = escape_control(&self.peer.about.name);
+                format!("{} ({}, {name})", self.peer.address, escape_control(identity))
+            }
             None => self.peer.address.to_string(),
         }
     }

@@ -25,13 +25,15 @@ mod job;
 mod link;
 mod listen;
 mod pool;
+mod renew;
 mod shared;
 pub mod storage;
+mod tailnet;
 mod tls;
 mod wake;
 
 pub use allow::{AllowUpload, Cidr};
-pub use config::{Listen, RecorderConfig, StartError, TlsFiles};
+pub use config::{Listen, RecorderConfig, StartError, TailscaleTls, TlsFiles};
 pub use storage::Quotas;
 
 use std::net::SocketAddr;
@@ -41,8 +43,9 @@ use std::time::Duration;
 
 use config::duration;
 use listen::{Bound, Role};
+use renew::Renewal;
 use shared::{Phase, Shared};
-use tls::Tls;
+use tls::{Source, Tls};
 use wake::Waker;
 
 use crate::limits;
@@ -59,6 +62,7 @@ pub struct Recorder {
     metrics_addresses: Vec<SocketAddr>,
     description: String,
     acceptor: Option<JoinHandle<()>>,
+    renewal: Option<Renewal>,
 }
 
 impl Recorder {
@@ -69,8 +73,18 @@ impl Recorder {
     /// [`StartError`] says what failed, where, and what to do about it.
     pub fn start(config: RecorderConfig) -> Result<Self, StartError> {
         let allow = config.uploaders()?;
-        let tls = match &config.tls {
-            Some(files) => Some(Tls::open(files.clone(), allow.only_certificate())?),
+        let source = match (&config.tls, &config.tailscale_tls) {
+            (Some(_), Some(_)) => {
+                let todo = "give one of them";
+                let what = "--tls-cert and --tls-from-tailscale";
+                return Err(StartError::new(what, "there can be one certificate", todo));
+            }
+            (Some(files), None) => Some(Source::Files(files.clone())),
+            (None, Some(tailscale)) => Some(Source::Tailscale(tailscale.clone())),
+            (None, None) => None,
+        };
+        let tls = match source {
+            Some(source) => Some(Arc::new(Tls::open(source, allow.only_certificate())?)),
             None => None,
         };
         listen::raise_open_files(config.max_connections);
@@ -90,7 +104,18 @@ impl Recorder {
         };
         let (uploads, metrics) = (addresses(false), addresses(true));
         let description = describe(&config, &allow, &bound, &recovery.to_string());
+        let renewal = match &tls {
+            Some(tls) if tls.is_renewed() => {
+                Some(Renewal::start(Arc::clone(tls), config.certificate_period)?)
+            }
+            _ => None,
+        };
         let shared = Arc::new(Shared::new(config, allow, store, tls));
+        if let Some(tailnet) = &shared.tailnet
+            && let Err(e) = tailnet.check()
+        {
+            log::error!("nobody can be taken in yet: tailscaled at {}: {e}", tailnet.shown());
+        }
         let waker = Waker::new().map_err(|e| StartError::new("eventfd", &e.to_string(), ""))?;
         let waker = Arc::new(waker);
         let (for_thread, entered) = (Arc::clone(&shared), shared.enter(&waker));
@@ -108,6 +133,7 @@ impl Recorder {
             metrics_addresses: metrics,
             description,
             acceptor: Some(acceptor),
+            renewal,
         })
     }
 
@@ -130,15 +156,19 @@ impl Recorder {
     }
 
     /// Reads certificate, key and client CA again; new connections use them. On an error the old ones stay. False: there is no
-    /// TLS, so that nothing was read.
+    /// TLS, so that nothing was read. A certificate of the LocalAPI is asked for in the background, and the log says what came.
     ///
     /// # Errors
     ///
     /// As at the start: what, where, what to do.
     pub fn reload(&self) -> Result<bool, StartError> {
-        match &self.shared.tls {
-            Some(tls) => tls.reload().map(|()| true),
-            None => Ok(false),
+        match (&self.renewal, &self.shared.tls) {
+            (Some(renewal), _) => {
+                renewal.ask_now();
+                Ok(true)
+            }
+            (None, Some(tls)) => tls.reload().map(|_| true),
+            (None, None) => Ok(false),
         }
     }
 
@@ -204,7 +234,11 @@ fn describe(
     }
     text.push_str(&format!("; storing into {}", config.dst.display()));
     text.push_str("; a commit means synced to this disk (--commit=disk)");
-    text.push_str(&format!("; uploads from {allow}; {recovery}"));
+    text.push_str(&format!("; uploads from {allow}"));
+    if let Some(socket) = &config.tailscale {
+        text.push_str(&format!("; peers are who tailscaled at {} says", socket.display()));
+    }
+    text.push_str(&format!("; {recovery}"));
     text
 }
 

@@ -9,6 +9,7 @@ use super::allow::AllowUpload;
 use super::config::RecorderConfig;
 use super::pool::Pool;
 use super::storage::Store;
+use super::tailnet::Tailnet;
 use super::tls::Tls;
 use super::wake::Waker;
 use crate::time::{Span, Tick};
@@ -37,7 +38,8 @@ pub(crate) struct Shared {
     pub(crate) config: RecorderConfig,
     pub(crate) allow: AllowUpload,
     pub(crate) store: Arc<Store>,
-    pub(crate) tls: Option<Tls>,
+    pub(crate) tls: Option<Arc<Tls>>,
+    pub(crate) tailnet: Option<Tailnet>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) counters: Counters,
     origin: Instant,
@@ -84,13 +86,15 @@ impl Shared {
         config: RecorderConfig,
         allow: AllowUpload,
         store: Arc<Store>,
-        tls: Option<Tls>,
+        tls: Option<Arc<Tls>>,
     ) -> Self {
+        let tailnet = config.tailscale.as_deref().map(Tailnet::new);
         Self {
             config,
             allow,
             store,
             tls,
+            tailnet,
             pool: Arc::default(),
             counters: Counters::default(),
             origin: Instant::now(),

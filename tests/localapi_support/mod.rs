@@ -102,7 +102,7 @@ pub struct LocalApiServer {
     path: PathBuf,
     script: Arc<Mutex<Script>>,
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<(UnixListener, JoinHandle<()>)>,
 }
 
 impl LocalApiServer {
@@ -172,9 +172,10 @@ impl LocalApiServer {
 
     /// Ends it, as a stopped tailscaled: the socket is gone. [`Self::start_again`] brings it back with all it knew.
     pub fn stop(&mut self) {
-        if let Some(thread) = self.thread.take() {
+        if let Some((listener, thread)) = self.thread.take() {
             self.stop.store(true, Ordering::SeqCst);
-            let _ = UnixStream::connect(&self.path);
+            // The path may be gone with its directory: a connect would wake nobody.
+            let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
             let _ = thread.join();
             let _ = std::fs::remove_file(&self.path);
         }
@@ -185,7 +186,8 @@ impl LocalApiServer {
         let listener = UnixListener::bind(&self.path).unwrap();
         self.stop = Arc::default();
         let (script, stop) = (Arc::clone(&self.script), Arc::clone(&self.stop));
-        self.thread = Some(std::thread::spawn(move || {
+        let handle = listener.try_clone().unwrap();
+        let thread = std::thread::spawn(move || {
             for stream in listener.incoming() {
                 if stop.load(Ordering::SeqCst) {
                     return;
@@ -195,7 +197,8 @@ impl LocalApiServer {
                     std::thread::spawn(move || serve(stream, &script, &stop));
                 }
             }
-        }));
+        });
+        self.thread = Some((handle, thread));
     }
 
     fn script(&self) -> std::sync::MutexGuard<'_, Script> {

@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use castkeep::recorder::storage::{
-    Begin, Disk, Notify, Peer, Progress, RealDisk, ResumeClaim, Sidecar, Store, StoreConfig, Upload,
+    About, Begin, Disk, Notify, Peer, Progress, RealDisk, ResumeClaim, Sidecar, Store, StoreConfig,
+    Upload,
 };
 use castkeep::upload::server::Protocol;
 use sha2::Digest as _;
@@ -58,6 +59,7 @@ impl Dir {
                 address: "127.0.0.1:4000".parse().unwrap(),
                 identity: None,
                 verified: false,
+                about: About::default(),
             },
             protocol: Protocol::V2,
             resume: None,

@@ -12,7 +12,7 @@ use super::part::{Facts, Part, Start, Sums};
 use super::quota::Quota;
 use super::sidecar::PeerFacts;
 use super::stamp::format_stamp;
-use super::{Begin, Entry, Inner, Refusal, ResumeClaim, Upload, add};
+use super::{Begin, Entry, Identity, Inner, Refusal, ResumeClaim, Upload, add};
 use crate::limits;
 use crate::upload::server::Protocol;
 
@@ -33,7 +33,7 @@ pub(crate) fn begin(store: &Arc<Inner>, begin: Begin) -> Result<Upload, Refusal>
         return Err(Refusal::new(400, "castkeep-offset is out of range"));
     }
     let secret = secret_hash(&claim.secret);
-    let identity = known_identity(&begin.peer);
+    let identity = peer_facts(&begin.peer).known_identity();
     let mut registry = store.registry();
     if registry.is_barred(&claim.recording, store.config.resume_window) {
         return Err(Refusal::new(429, "quota: this recording was ended"));
@@ -121,7 +121,7 @@ pub(crate) fn begin(store: &Arc<Inner>, begin: Begin) -> Result<Upload, Refusal>
 
 impl Entry {
     /// Whether a POST may go on with this recording.
-    fn owned(&self, secret: &[u8; 32], identity: Option<&String>) -> Result<(), Refusal> {
+    fn owned(&self, secret: &[u8; 32], identity: Option<&Identity>) -> Result<(), Refusal> {
         if constant_time_eq(&self.secret_sha256, secret) && self.identity.as_ref() == identity {
             Ok(())
         } else {
@@ -138,9 +138,13 @@ fn seen(attempt: u64) -> Refusal {
     Refusal::new(409, format!("attempt {attempt} was seen already"))
 }
 
-/// The name that counts for who may resume: an authenticated one.
-fn known_identity(peer: &super::Peer) -> Option<String> {
-    peer.identity.clone().filter(|_| peer.verified)
+fn peer_facts(peer: &super::Peer) -> PeerFacts {
+    PeerFacts {
+        address: peer.address.to_string(),
+        identity: peer.identity.clone(),
+        verified: peer.verified,
+        about: peer.about.clone(),
+    }
 }
 
 /// The part that a resume left behind takes no more bytes and is closed.
@@ -208,11 +212,7 @@ fn create(
         stamp: format_stamp(began.wall_us),
         start: claim.map_or(0, |(c, _)| c.offset),
         number,
-        peer: PeerFacts {
-            address: begin.peer.address.to_string(),
-            identity: begin.peer.identity.clone(),
-            verified: begin.peer.verified,
-        },
+        peer: peer_facts(&begin.peer),
         protocol: protocol_word(begin.protocol).to_owned(),
         started_us: began.wall_us,
         began: Some(began),

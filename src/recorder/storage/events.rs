@@ -39,7 +39,8 @@ pub(crate) fn store(store: &Arc<Inner>, peer: &Peer, body: &[u8]) -> Result<(), 
         }
         let Some(journal) = journal.as_mut() else { return Ok(()) };
         event.insert("id".into(), json!(format!("{day}/{}", journal.len)));
-        event.insert("destination".into(), json!({"node": node, "nodeID": node}));
+        let name = Some(&peer.about.name).filter(|n| !n.is_empty()).unwrap_or(&node);
+        event.insert("destination".into(), json!({"node": name, "nodeID": node}));
         let mut line = Value::Object(event).to_string();
         line.push('\n');
         disk.write_at(&journal.file, line.as_bytes(), journal.len)?;

@@ -108,6 +108,41 @@ pub struct Peer {
     pub identity: Option<String>,
     /// Whether `identity` was authenticated.
     pub verified: bool,
+    /// What else is known of it.
+    pub about: About,
+}
+
+/// What is known of a peer beside its name. The default: nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct About {
+    /// What authenticated it.
+    pub by: Option<By>,
+    /// How the tailnet calls the node; may be empty.
+    pub name: String,
+    /// Whose the node is; None for a tagged one.
+    pub user: Option<String>,
+    /// The node's tags.
+    pub tags: Vec<String>,
+}
+
+/// What authenticated a peer. Names of one are not names of the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// Its client certificate.
+    Certificate,
+    /// Tailscale's WhoIs.
+    WhoIs,
+}
+
+impl By {
+    /// The word in the sidecar.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Certificate => "certificate",
+            Self::WhoIs => "whois",
+        }
+    }
 }
 
 /// The request fields of the extension.
@@ -329,11 +364,14 @@ fn add(counter: &AtomicU64, n: u64) {
     counter.fetch_add(n, Ordering::Relaxed);
 }
 
+/// An authenticated name, and what authenticated it.
+type Identity = (Option<By>, String);
+
 /// One recording that can be resumed here.
 #[derive(Debug)]
 struct Entry {
     secret_sha256: [u8; 32],
-    identity: Option<String>,
+    identity: Option<Identity>,
     attempt: u64,
     parts: u32,
     part: Arc<Part>,

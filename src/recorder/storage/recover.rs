@@ -136,7 +136,7 @@ fn keep(store: &Arc<Inner>, part: &Arc<Part>, recovery: &mut Recovery) {
     recovery.resumable += 1;
     let entry = Entry {
         secret_sha256,
-        identity: facts.peer.identity.clone().filter(|_| facts.peer.verified),
+        identity: facts.peer.known_identity(),
         attempt: part.attempt(),
         parts: facts.number,
         part: Arc::clone(part),

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::stamp::{format_time, parse_time};
+use super::{About, By, Identity};
 
 /// How a part ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,16 @@ pub struct PeerFacts {
     pub identity: Option<String>,
     /// Whether `identity` was authenticated.
     pub verified: bool,
+    /// What else is known of it.
+    pub about: About,
+}
+
+impl PeerFacts {
+    /// The name that counts for who may resume: an authenticated one.
+    pub(crate) fn known_identity(&self) -> Option<Identity> {
+        let identity = self.identity.clone().filter(|_| self.verified)?;
+        Some((self.about.by, identity))
+    }
 }
 
 /// The facts about a part. Times are microseconds since 1970.
@@ -156,17 +167,46 @@ impl Sidecar {
 }
 
 pub(crate) fn peer_json(peer: &PeerFacts) -> Value {
-    json!({"address": peer.address, "identity": peer.identity, "verified": peer.verified})
+    let mut value =
+        json!({"address": peer.address, "identity": peer.identity, "verified": peer.verified});
+    if let Some(by) = peer.about.by {
+        value["by"] = json!(by.word());
+    }
+    if peer.about.by == Some(By::WhoIs) {
+        value["name"] = json!(peer.about.name);
+        value["user"] = json!(peer.about.user);
+        value["tags"] = json!(peer.about.tags);
+    }
+    value
 }
 
 pub(crate) fn peer_facts(map: &Map<String, Value>) -> PeerFacts {
     let Some(peer) = map.get("peer").and_then(Value::as_object) else {
         return PeerFacts::default();
     };
+    let verified = peer.get("verified").and_then(Value::as_bool).unwrap_or(false);
+    let by = match peer.get("by").and_then(Value::as_str) {
+        Some("whois") => Some(By::WhoIs),
+        Some("certificate") => Some(By::Certificate),
+        Some(_) => None,
+        // Before there was the key, certificates were all there was.
+        None => verified.then_some(By::Certificate),
+    };
+    let tags = peer.get("tags").and_then(Value::as_array);
     PeerFacts {
         address: optional(peer, "address").unwrap_or_default(),
         identity: optional(peer, "identity"),
-        verified: peer.get("verified").and_then(Value::as_bool).unwrap_or(false),
+        verified,
+        about: About {
+            by,
+            name: optional(peer, "name").unwrap_or_default(),
+            user: optional(peer, "user"),
+            tags: tags
+                .into_iter()
+                .flatten()
+                .filter_map(|t| t.as_str().map(str::to_owned))
+                .collect(),
+        },
     }
 }
 
@@ -224,6 +264,12 @@ mod tests {
                 address: "[::1]:1".into(),
                 identity: Some("n".into()),
                 verified: true,
+                about: About {
+                    by: Some(By::WhoIs),
+                    name: "web1.tail1.ts.net".into(),
+                    user: None,
+                    tags: vec!["tag:prod".into()],
+                },
             },
             protocol: "v2+commit".into(),
             connections: 3,
@@ -234,5 +280,32 @@ mod tests {
         assert_eq!(bytes.iter().filter(|b| **b == b'\n').count(), 1);
         assert_eq!(Sidecar::parse(&bytes), Ok(sidecar));
         assert!(Sidecar::parse(b"{\"schema\":2}").unwrap_err().contains("schema 2"));
+    }
+
+    #[test]
+    fn a_verified_peer_of_an_older_version_had_a_certificate() {
+        let old = json!({"peer": {"address": "[::1]:1", "identity": "n", "verified": true}});
+        let facts = peer_facts(old.as_object().unwrap());
+        assert_eq!(facts.known_identity(), Some((Some(By::Certificate), "n".into())));
+        let none = json!({"peer": {"address": "[::1]:1", "identity": "n", "verified": false}});
+        assert_eq!(peer_facts(none.as_object().unwrap()).known_identity(), None);
+    }
+
+    #[test]
+    fn the_longest_identity_fits_into_a_journal() {
+        use crate::limits;
+        let tag = format!("tag:{}", "a".repeat(limits::TAGS_BYTES / limits::TAGS_MAX - 4));
+        let about = About {
+            by: Some(By::WhoIs),
+            name: "n".repeat(limits::NODE_NAME_BYTES),
+            // The worst that a name without control characters can become in JSON.
+            user: Some("\"".repeat(limits::LOGIN_BYTES)),
+            tags: vec![tag; limits::TAGS_MAX],
+        };
+        let identity = Some("i".repeat(limits::NODE_ID_BYTES));
+        let address = "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535".into();
+        let peer = PeerFacts { address, identity, verified: true, about };
+        let rest = 2 * 16 + 2 * 32 + 120 + 40 + 20 + 30 + 3 * 20 + 200;
+        assert!(peer_json(&peer).to_string().len() + rest <= 4096);
     }
 }

@@ -12,7 +12,9 @@ use rustix::fs::{Mode, OFlags};
 use crate::cast::Header;
 use crate::limits;
 use crate::recorder::storage::journal;
-use crate::recorder::storage::sidecar::{How, Sidecar, number, optional, time};
+use crate::recorder::storage::sidecar::{
+    How, PeerFacts, Sidecar, number, optional, peer_facts, time,
+};
 use crate::recorder::storage::stamp::parse_time;
 
 /// How a part is kept.
@@ -59,8 +61,10 @@ pub struct Part {
     pub reason: Option<String>,
     /// Offset at which another upload differed.
     pub conflict: Option<u64>,
-    /// Address and identity of the peer.
+    /// Identity of the peer, else its address.
     pub peer: String,
+    /// What was authenticated of the peer, when something was. All else that a recording says of who it is, is claimed.
+    pub verified: Option<PeerFacts>,
     /// The first line.
     pub header: Option<Header>,
 }
@@ -71,6 +75,11 @@ impl Part {
     pub fn own_name(&self) -> String {
         let stem = self.path.file_stem().map(|s| s.to_string_lossy()).unwrap_or_default();
         if self.node.is_empty() { stem.into_owned() } else { format!("{}/{stem}", self.node) }
+    }
+
+    fn set_peer(&mut self, facts: PeerFacts) {
+        self.peer.clone_from(facts.identity.as_ref().unwrap_or(&facts.address));
+        self.verified = Some(facts).filter(|f| f.verified);
     }
 
     /// Opens the file; a link in its place is not followed.
@@ -111,7 +120,7 @@ pub(crate) struct Journal {
     started_us: u64,
     committed: u64,
     attempt: u64,
-    peer: String,
+    peer: PeerFacts,
 }
 
 /// Journals by the name of their part, `<node>/<file>`.
@@ -130,7 +139,6 @@ pub(crate) fn journals(open: &Path) -> BTreeMap<String, Journal> {
         };
         let slot = journal::read_slots(&file).first().copied();
         let attempt = number(&header, "attempt").unwrap_or(0);
-        let facts = crate::recorder::storage::sidecar::peer_facts(&header);
         let journal = Journal {
             recording: optional(&header, "recording"),
             secret: optional(&header, "resumeSecretSha256"),
@@ -138,7 +146,7 @@ pub(crate) fn journals(open: &Path) -> BTreeMap<String, Journal> {
             started_us: time(&header, "started").unwrap_or(0),
             committed: slot.map_or(0, |s| s.length),
             attempt: slot.map_or(0, |s| s.attempt).max(attempt),
-            peer: facts.identity.unwrap_or(facts.address),
+            peer: peer_facts(&header),
         };
         all.insert(format!("{node}/{name}"), journal);
     }
@@ -177,6 +185,7 @@ fn nothing(path: &Path) -> Part {
         reason: None,
         conflict: None,
         peer: String::new(),
+        verified: None,
         header: None,
     }
 }
@@ -207,7 +216,7 @@ fn fill(part: &mut Part, journals: &BTreeMap<String, Journal>) -> Result<(), Str
         part.attempt = sidecar.attempt;
         part.reason = sidecar.reason;
         part.conflict = sidecar.conflict;
-        part.peer = sidecar.peer.identity.unwrap_or(sidecar.peer.address);
+        part.set_peer(sidecar.peer);
         let held = sidecar.end.checked_sub(sidecar.start);
         if held.and_then(|n| n.checked_add(sidecar.header_bytes)) != Some(sidecar.bytes) {
             return Err("sidecar: its lengths and offsets contradict each other".into());
@@ -227,7 +236,7 @@ fn fill(part: &mut Part, journals: &BTreeMap<String, Journal>) -> Result<(), Str
             part.start = journal.start;
             part.started_us = journal.started_us;
             part.attempt = journal.attempt;
-            part.peer.clone_from(&journal.peer);
+            part.set_peer(journal.peer.clone());
             let committed = journal.committed.min(meta.len());
             part.header_bytes = match (&first, part.start) {
                 (_, 0) => 0,

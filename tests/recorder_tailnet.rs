@@ -398,3 +398,53 @@ fn a_silent_connection_costs_no_question_and_goes_away() {
     assert_eq!(tcp.read(&mut [0]).unwrap_or(0), 0);
     assert_eq!(tailnet.api.whois_count(), asked);
 }
+
+// ---- the document ----
+
+/// The `castkeep serve` commands of docs/tailnet.md, lines joined.
+fn serve_commands() -> Vec<String> {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/tailnet.md"));
+    let text = text.unwrap().replace("\\\n", " ");
+    let mut in_shell = false;
+    let mut commands = Vec::new();
+    for line in text.lines() {
+        match line {
+            "```sh" => in_shell = true,
+            "```" => in_shell = false,
+            _ if in_shell && line.starts_with("castkeep serve ") => commands.push(line.to_owned()),
+            _ => {}
+        }
+    }
+    commands
+}
+
+#[test]
+fn the_documents_commands_start_a_recorder() {
+    let tailnet = Tailnet::new("taildoc");
+    let shown = certificate("recorder.tail1234.ts.net", 2020..2100);
+    tailnet.api.set_certificate("recorder.tail1234.ts.net", &shown.0, &shown.1);
+    let commands = serve_commands();
+    assert!(commands.len() >= 3, "{commands:?}");
+    for (n, command) in commands.iter().enumerate() {
+        let mut serve = Command::new(env!("CARGO_BIN_EXE_castkeep"));
+        serve.env("CASTKEEP_CONFIG", "");
+        for word in command.split_whitespace().skip(1) {
+            let word = word.trim_matches('\'').replace("100.64.0.9:", "127.0.0.1:");
+            let word = word.replace("[fd7a:115c:a1e0::9]:", "127.0.0.1:");
+            let port = word.replace("127.0.0.1:443", "127.0.0.1:0");
+            serve.arg(match port.replace("127.0.0.1:80", "127.0.0.1:0").as_str() {
+                "/var/lib/castkeep" | "/recordings" => {
+                    tailnet.dir.join(&n.to_string()).display().to_string()
+                }
+                word if word.starts_with("--tailscale") => {
+                    format!("--tailscale={}", tailnet.api.path().display())
+                }
+                word => word.to_owned(),
+            });
+        }
+        let mut serve = Serve::spawn(&mut serve);
+        assert_eq!(status_for(LAPTOP, serve.address), "100", "{command}");
+        serve.signal("TERM");
+        assert!(serve.wait().success(), "{command}");
+    }
+}

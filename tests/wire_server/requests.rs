@@ -217,7 +217,8 @@ fn refusals_come_instead_of_the_answer() {
     for (method, path) in [("HEAD", "/v2/record"), ("POST", "/v2/record"), ("POST", "/record")] {
         let answer = h2.ask(method, path, &[]);
         assert_eq!((answer.status.as_slice(), answer.ended), (&[503][..], true));
-        assert_eq!(answer.body.is_empty(), method == "HEAD");
+        // A stock client waits for ever behind a refusal on v2 that has a body.
+        assert_eq!(answer.body.is_empty(), path == "/v2/record");
     }
     assert_eq!(h2.ask("HEAD", "/v2/event", &[]).status, [200]);
     h2.peer.server.set_available(Ok(()));
@@ -226,6 +227,10 @@ fn refusals_come_instead_of_the_answer() {
         h2.peer.server.refuse(h2.peer.now, request.id, status, "why");
         let answer = h2.answer();
         assert_eq!((answer.status[0], answer.body.as_str()), (status, "why\n"));
+        let (_, request) = upload(&mut h2, &[]);
+        h2.peer.server.refuse(h2.peer.now, request.id, status, "why");
+        let answer = h2.answer();
+        assert_eq!((answer.status[0], answer.body.as_str(), answer.ended), (status, "", true));
     }
 }
 

@@ -24,6 +24,8 @@ pub(super) struct Exchange {
     pub(super) kind: Option<Kind>,
     phase: Phase,
     pub(super) expects_continue: bool,
+    /// A refusal has no body: the head ends the stream. HTTP/2 only.
+    pub(super) bare_refusal: bool,
     /// Body bytes that the shell did not take yet.
     pub(super) body: Buffer,
     /// Whether the shell knows of what is in `body`.
@@ -58,6 +60,7 @@ impl Exchange {
             kind,
             phase: if kind.is_some() { Phase::Pending } else { Phase::Answered },
             expects_continue: false,
+            bare_refusal: false,
             body: Buffer::default(),
             announced: false,
             ended: None,

@@ -10,7 +10,9 @@ use crate::http1::path_of;
 use crate::http2::{self, Code, Config, Connection, Fields};
 use crate::limits::LINGER_BYTES;
 use crate::time::Tick;
-use crate::upload::wire::{Decimal, FEATURES, H_ACK_MS, H_COMMIT, H_FEATURES};
+use crate::upload::wire::{
+    Decimal, FEATURES, H_ACK_MS, H_COMMIT, H_FEATURES, H_RECORDING, PATH_V2,
+};
 
 /// The connection and its requests.
 #[derive(Debug)]
@@ -81,12 +83,17 @@ impl H2 {
     ) {
         self.idle = now;
         let id = shared.new_id();
+        let path = path_of(fields.get(":path").unwrap_or(""));
+        // The stock client closes the answer's body before it looks for another recorder, and waits for its own upload to end when
+        // there is a body: for ever, since nobody writes to it yet.
+        let post = fields.get(":method") == Some("POST");
+        let bare_refusal = post && path == PATH_V2 && !fields.has(H_RECORDING);
         let what = if too_large {
             Route::Refuse { status: 431, text: "the request head is too large", allow: None }
         } else {
             route::route(&Head {
                 method: fields.get(":method").unwrap_or(""),
-                path: path_of(fields.get(":path").unwrap_or("")),
+                path,
                 http2: true,
                 find: |name: &str| fields.get(name),
                 from_browser: fields.has("origin") || fields.has("sec-fetch-site"),
@@ -99,6 +106,7 @@ impl H2 {
         };
         let Route::Ask(kind) = what else {
             let mut exchange = Exchange::new(id, stream, None);
+            exchange.bare_refusal = bare_refusal;
             if end {
                 exchange.end_body(HowEnded::Clean);
             }
@@ -107,6 +115,7 @@ impl H2 {
             return;
         };
         let mut exchange = Exchange::new(id, stream, Some(kind));
+        exchange.bare_refusal = bare_refusal;
         exchange.expects_continue = fields.get("expect").is_some_and(is_continue);
         if end {
             exchange.end_body(HowEnded::Clean);
@@ -415,8 +424,9 @@ fn send_text(
     is_head: bool,
     text: &str,
 ) {
+    let bare = exchange.bare_refusal && status >= 300;
     let status = Decimal::new(u64::from(status));
-    let mut line = String::from(text);
+    let mut line = String::from(if bare { "" } else { text });
     if !line.is_empty() {
         line.push('\n');
     }

@@ -25,7 +25,13 @@ func (outside) Logf(format string, a ...any)   { log.Printf(format, a...) }
 
 func main() {
 	relay := integration.RunDERPAndSTUN(outside{}, logger.Discard, "127.0.0.1")
-	control := &testcontrol.Server{Logf: log.Printf, DERPMap: relay}
+	control := &testcontrol.Server{
+		Logf:           log.Printf,
+		DERPMap:        relay,
+		MagicDNSDomain: "tailnet.test",
+		// Whoever joins gets the tags that it asks for.
+		TagOwners: map[string][]string{},
+	}
 	control.HTTPTestServer = httptest.NewUnstartedServer(control)
 	control.HTTPTestServer.Start()
 	fmt.Printf("control at %s\n", control.HTTPTestServer.URL)

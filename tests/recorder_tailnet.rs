@@ -357,6 +357,25 @@ fn a_hangup_asks_for_the_certificate_and_a_stop_does_not_wait_for_it() {
 }
 
 #[test]
+fn who_waits_for_the_first_certificate_can_be_ended() {
+    let tailnet = Tailnet::new("tailstart");
+    tailnet.api.set_mode(Mode::Silent);
+    let socket = format!("--tailscale={}", tailnet.api.path().display());
+    let mut child = Command::new(env!("CARGO_BIN_EXE_castkeep"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--tls-from-tailscale", NAME, &socket, "--dst"])
+        .arg(tailnet.dst())
+        .env("CASTKEEP_CONFIG", "")
+        .spawn()
+        .unwrap();
+    eventually("the question", || (!tailnet.api.asked().is_empty()).then_some(()));
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-s", "TERM", &pid]).status().unwrap().success());
+    let status = eventually("the end", || child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(1));
+    assert!(!tailnet.dst().exists(), "it opened its storage before it could serve");
+}
+
+#[test]
 fn a_recorder_without_a_certificate_does_not_start_and_says_why() {
     let tailnet = Tailnet::new("tailnocert");
     let error = Recorder::start(with_certificate(&tailnet, GUARD)).unwrap_err().to_string();
@@ -401,8 +420,8 @@ fn a_silent_connection_costs_no_question_and_goes_away() {
 
 // ---- the document ----
 
-/// The `castkeep serve` commands of docs/tailnet.md, lines joined.
-fn serve_commands() -> Vec<String> {
+/// The commands of docs/tailnet.md that begin so, lines joined.
+fn commands(begin: &str) -> Vec<String> {
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/tailnet.md"));
     let text = text.unwrap().replace("\\\n", " ");
     let mut in_shell = false;
@@ -411,7 +430,7 @@ fn serve_commands() -> Vec<String> {
         match line {
             "```sh" => in_shell = true,
             "```" => in_shell = false,
-            _ if in_shell && line.starts_with("castkeep serve ") => commands.push(line.to_owned()),
+            _ if in_shell && line.starts_with(begin) => commands.push(line.to_owned()),
             _ => {}
         }
     }
@@ -423,7 +442,7 @@ fn the_documents_commands_start_a_recorder() {
     let tailnet = Tailnet::new("taildoc");
     let shown = certificate("recorder.tail1234.ts.net", 2020..2100);
     tailnet.api.set_certificate("recorder.tail1234.ts.net", &shown.0, &shown.1);
-    let commands = serve_commands();
+    let commands = commands("castkeep serve ");
     assert!(commands.len() >= 3, "{commands:?}");
     for (n, command) in commands.iter().enumerate() {
         let mut serve = Command::new(env!("CARGO_BIN_EXE_castkeep"));
@@ -447,4 +466,30 @@ fn the_documents_commands_start_a_recorder() {
         serve.signal("TERM");
         assert!(serve.wait().success(), "{command}");
     }
+}
+
+#[test]
+fn the_documents_policy_is_one_and_compiles() {
+    let dir = Temp::new("tailpolicy");
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/tailnet.md"));
+    let text = text.unwrap();
+    let policy = text.split("```hujson\n").nth(1).unwrap().split("```").next().unwrap();
+    std::fs::write(dir.join("policy.hujson"), policy).unwrap();
+    let nodes = r#"{"castkeepNodes":1,"nodes":[
+        {"id":"n1","name":"web1.tail1.ts.net","addresses":["100.64.0.7"],"tags":["tag:server"]},
+        {"id":"n2","name":"recorder.tail1.ts.net","addresses":["100.64.0.9"],"tags":["tag:recorder"]},
+        {"id":"n3","name":"laptop.tail1.ts.net","addresses":["100.64.0.5"],
+         "user":"alice@example.com","userID":1}]}"#;
+    std::fs::write(dir.join("nodes.json"), nodes).unwrap();
+    let commands = commands("castkeep policy ");
+    assert_eq!(commands.len(), 1, "{commands:?}");
+    let output = Command::new(env!("CARGO_BIN_EXE_castkeep"))
+        .args(commands[0].split_whitespace().skip(1).take_while(|word| !word.starts_with('>')))
+        .current_dir(&dir.0)
+        .env("CASTKEEP_CONFIG", "")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let compiled: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(compiled["rules"][0]["action"]["recorders"][0], "100.64.0.9:80");
 }

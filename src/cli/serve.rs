@@ -2,9 +2,12 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
 use super::{Args, Exit, Failure, Opt, Spec};
@@ -140,7 +143,14 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
     // Before it listens: who has seen the line may send a signal.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|e| Failure::new(format!("signals: {e}")))?;
+    // The first certificate can take its time: until it is there a signal just ends it, nothing is open yet.
+    let starting = Arc::new(AtomicBool::new(true));
+    for signal in [SIGTERM, SIGINT] {
+        flag::register_conditional_shutdown(signal, 1, Arc::clone(&starting))
+            .map_err(|e| Failure::new(format!("signals: {e}")))?;
+    }
     let recorder = Recorder::start(config).map_err(|e| Failure::new(e.to_string()))?;
+    starting.store(false, Ordering::SeqCst);
     log::info!("{}", recorder.describe());
     tell_ready(args, &recorder)?;
     for signal in signals.forever() {

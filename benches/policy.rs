@@ -51,9 +51,16 @@ fn main() {
     let list: Vec<_> = nodes.iter().collect();
     let mut each = Vec::new();
     let mut let_in = 0;
-    for i in 0..args.size(20_000, 200) {
-        let (src, dst) = (list[i * 7919 % list.len()], list[i * 104_729 % list.len()]);
-        let user = ["root", "deploy", "somebody"][i % 3];
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = |n: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 16) as usize % n
+    };
+    for _ in 0..args.size(20_000, 200) {
+        let (src, dst) = (list[next(list.len())], list[next(list.len())]);
+        let user = ["root", "deploy", "somebody"][next(3)];
         let start = Instant::now();
         let verdict = decider.decide(&Question { src: Subject::Node(src), dst, user });
         each.push(start.elapsed().as_secs_f64() * 1e3);
@@ -66,15 +73,15 @@ fn main() {
     report.result("decision, the slowest of a thousand", slow, " ms", Goal::AtMost(1.0), &how);
 
     let mut all = Vec::new();
-    let mut bytes = 0;
+    let mut most = 0;
     for dst in list.iter().rev().take(args.size(50, 2)) {
         let start = Instant::now();
         let (compiled, _, _) =
             compile(&policy, &nodes, &Recorders::default(), dst, &CompileOptions::for_agents());
         all.push(start.elapsed().as_secs_f64() * 1e3);
-        bytes = bytes.max(compiled.rules.len());
+        most = most.max(compiled.rules.len());
     }
-    let how = format!("a node with a tag, at most {bytes} rules; {of}");
+    let how = format!("a node with a tag, at most {most} rules; {of}");
     report.result(
         "the policy compiled for one node",
         median(&mut all),

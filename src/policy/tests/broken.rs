@@ -450,10 +450,10 @@ fn large_files_full_of_errors_are_told_soon() {
     assert!(found.iter().all(|line| line.len() < 600 && !line.contains('\u{7}')));
     let twice = many(50_000, &|i| format!("\"k{}\":1", i % 25_000));
     assert_eq!(told(&format!("{{\"acls\":{{{twice}}}}}")).len(), 200);
-    let values = vec!["[]"; 600_000].join(",");
+    let values = vec!["[]"; 1_200_000].join(",");
     assert_eq!(
         told(&format!("{{\"acls\":[{values}]}}"))[0].split(": ").last(),
-        Some("more than 1000000 values")
+        Some("more than 2000000 values")
     );
 }
 

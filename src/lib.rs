@@ -12,6 +12,8 @@ extern crate alloc;
 pub mod ask;
 pub mod cast;
 mod chunks;
+#[cfg(feature = "recorder")]
+mod depth;
 pub mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]

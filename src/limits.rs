@@ -187,6 +187,8 @@ pub const ACK_PERIOD_STOCK: Span = Span::from_secs(5);
 pub const ACK_PERIOD_COMMIT: Span = Span::from_secs(1);
 /// Body of an event.
 pub const EVENT_BODY_BYTES: usize = 4 * 1024 * 1024;
+/// Nesting of an event: what its parser takes of a connection's stack, also in a debug build.
+pub const EVENT_DEPTH: usize = 64;
 /// Connections at a time unless configured.
 pub const CONNECTIONS_DEFAULT: usize = 4096;
 /// Largest offset at which an upload may begin. Offsets stand in JSON, where readers are exact up to here, and sums of

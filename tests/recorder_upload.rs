@@ -246,6 +246,13 @@ fn events_are_stored_with_who_sent_them() {
     let bad = h2.open("POST", "/v2/event", &[], false);
     h2.send(bad, b"[1,2]", true);
     assert_eq!(h2.status(bad), 400);
+    // The parser calls itself for each level, on the small stack of a connection.
+    for (levels, status) in [(60, 200), (100, 400), (3_000, 400)] {
+        let deep = format!("{{\"deep\":{}{}}}", "[".repeat(levels), "]".repeat(levels));
+        let post = h2.open("POST", "/v2/event", &[], false);
+        h2.send(post, deep.as_bytes(), true);
+        assert_eq!(h2.status(post), status, "{levels}");
+    }
     let over_h1 = exchange(
         address,
         b"POST /v2/event HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 7\r\n\r\n{\"a\":1}",
@@ -262,7 +269,7 @@ fn events_are_stored_with_who_sent_them() {
     });
     let lines: Vec<serde_json::Value> =
         stored.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
-    assert_eq!(lines.len(), 2);
+    assert_eq!(lines.len(), 3);
     assert_eq!(lines[0]["timestamp"], 5);
     assert!(lines[0]["id"].is_string() && lines[0].get("destination").is_some(), "{stored}");
 }

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 use super::layout::peer_name;
 use super::stamp::format_stamp;
 use super::{Inner, Peer, Refusal};
+use crate::depth::is_deeper;
+use crate::limits;
 
 /// The file of the day.
 #[derive(Debug)]
@@ -20,6 +22,9 @@ pub(crate) struct Journal {
 
 /// Stores an event with its `id` and `destination` filled in. Durable when it returns.
 pub(crate) fn store(store: &Arc<Inner>, peer: &Peer, body: &[u8]) -> Result<(), Refusal> {
+    if is_deeper(body, limits::EVENT_DEPTH) {
+        return Err(Refusal::new(400, "the event is nested too deeply"));
+    }
     let parsed = serde_json::from_slice::<Value>(body);
     let Ok(Value::Object(mut event)) = parsed else {
         return Err(Refusal::new(400, "an event is one JSON object"));

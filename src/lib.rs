@@ -38,6 +38,8 @@ mod suggest;
 pub mod cli;
 #[cfg(feature = "polled")]
 pub mod client;
+#[cfg(feature = "control")]
+pub mod control;
 #[cfg(feature = "localapi")]
 pub mod localapi;
 #[cfg(feature = "recorder")]

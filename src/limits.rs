@@ -311,3 +311,60 @@ pub const CERTIFICATE_ENDS_SOON: Span = Span::from_secs(5 * 24 * 3_600);
 pub const TAGS_MAX: usize = 64;
 /// Bytes of all tags of one node.
 pub const TAGS_BYTES: usize = 1_536;
+
+// ---- control ----
+
+/// A bearer token: 256 bits take 43 to 64 characters.
+pub const TOKEN_BYTES: usize = 512;
+/// Tokens file, and control's own state: a hundred bytes for each of a hundred thousand.
+pub const CONTROL_FILE_BYTES: usize = 16 * 1024 * 1024;
+/// Body of a request to control: an event with an error text for each of [`RECORDERS_MAX`] attempts.
+pub const CONTROL_BODY_BYTES: usize = 256 * 1024;
+/// Nesting of it; an event has three levels.
+pub const CONTROL_BODY_DEPTH: usize = 16;
+/// Connections of control at a time unless configured: each node has one that waits, and now and then a second.
+pub const CONTROL_CONNECTIONS: usize = 4096;
+/// Connections from one address that have not shown who they are.
+pub const CONTROL_UNKNOWN_PER_ADDRESS: usize = 64;
+/// Connections of one identity.
+pub const CONTROL_CONNECTIONS_EACH: usize = 8;
+/// Requests of one identity in a second, over time; and how many may come at once. A spool that empties itself fits.
+pub const CONTROL_RATE: u32 = 20;
+/// See [`CONTROL_RATE`].
+pub const CONTROL_BURST: u32 = 200;
+/// Changes that one recorder may make in a second, over time, and at once: each is compiled for every node that waits.
+pub const RECORDER_CHANGE_RATE: u32 = 1;
+/// See [`RECORDER_CHANGE_RATE`].
+pub const RECORDER_CHANGE_BURST: u32 = 20;
+/// Stack of the thread that reads policies: their parser calls itself.
+pub const CONTROL_PARSER_STACK_BYTES: usize = 4 * 1024 * 1024;
+/// Longest wait of a long poll: below the minute after which gateways lose interest.
+pub const CONTROL_WAIT: Span = Span::from_secs(55);
+/// Time for the body of a request, and for an answer to be taken.
+pub const CONTROL_TRANSFER_TIME: Span = Span::from_secs(30);
+/// Bytes of policies that are being sent at a time: one for ten thousand nodes has some MiB.
+pub const CONTROL_ANSWER_BYTES: usize = 256 * 1024 * 1024;
+/// Policies that are compiled at a time.
+pub const CONTROL_COMPILING: usize = 4;
+/// How often control looks whether a file changed.
+pub const CONTROL_WATCH: Span = Span::from_secs(1);
+/// How often a recorder announces itself; after three times that in silence it counts as gone.
+pub const HEARTBEAT: Span = Span::from_secs(10);
+/// Recorders that may announce themselves.
+pub const RECORDERS_ANNOUNCED: usize = 1_000;
+/// Addresses of one recorder.
+pub const RECORDER_ADDRESSES: usize = 16;
+/// Tags of one recorder.
+pub const RECORDER_TAGS: usize = 16;
+/// A file of the event log; the oldest goes when there are more than [`EVENT_FILES`].
+pub const EVENT_FILE_BYTES: u64 = 8 * 1024 * 1024;
+/// See [`EVENT_FILE_BYTES`].
+pub const EVENT_FILES: usize = 8;
+/// Events that are remembered, so that one that is sent again is not kept twice.
+pub const EVENTS_REMEMBERED: usize = 4096;
+/// Most of one answer of events.
+pub const EVENTS_ANSWER_BYTES: usize = 1024 * 1024;
+/// Time for a webhook to take one event.
+pub const WEBHOOK_TIME: Span = Span::from_secs(20);
+/// How often a webhook may refuse an event as such before the event is passed over.
+pub const WEBHOOK_REFUSALS: u32 = 10;

@@ -8,12 +8,15 @@ mod args;
 mod asked;
 mod cat;
 mod config;
+mod control;
 mod copy;
+mod daemon;
 mod demo;
 mod exit;
 mod help;
 mod join;
 mod locate;
+mod logger;
 mod login_shell;
 mod ls;
 mod nesting;
@@ -59,6 +62,7 @@ const COMMANDS: &[Command] = &[
     Command { spec: &join::SPEC, run: join::run },
     Command { spec: &policy::SPEC, run: policy::run },
     Command { spec: &demo::SPEC, run: demo::run },
+    Command { spec: &control::SPEC, run: control::run },
 ];
 
 /// Runs the program with the given arguments (the first is the program's name) and says how it ended. Errors are printed.

@@ -384,8 +384,7 @@ fn tls(args: &Args) -> Result<Option<Arc<Tls>>, Failure> {
 /// With the system's authorities when neither authorities nor a pin were named.
 fn system_tls(mut config: TlsConfig) -> Result<Arc<Tls>, Failure> {
     if config.roots_pem.is_empty() && config.pins.is_empty() {
-        config.roots_pem =
-            SYSTEM_ROOTS.iter().find_map(|path| fs::read(path).ok()).unwrap_or_default();
+        config.roots_pem = crate::control::http_client::system_roots();
     }
     Tls::new(&config).map(Arc::new).map_err(|e| Failure::new(format!("TLS: {e}")))
 }
@@ -428,12 +427,6 @@ fn environment(names: [&str; 2]) -> Option<Vec<(String, String)>> {
 const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
 const REJECT_TEXT: &str = "This session must be recorded and no recorder can be reached.\n";
 const TERMINATE_TEXT: &str = "The session is ended because its recording failed.\n";
-/// Debian, Alpine and Arch; Fedora; openSUSE.
-const SYSTEM_ROOTS: [&str; 3] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-];
 
 #[cfg(test)]
 mod tests {

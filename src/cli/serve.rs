@@ -1,6 +1,5 @@
 //! `castkeep serve`: the recorder as a program. Options, signals, log.
 
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,11 +9,11 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
-use super::{Args, Exit, Failure, Opt, Spec};
+use super::{Args, Exit, Failure, Opt, Spec, daemon};
 use crate::localapi;
-use crate::recorder::{AllowUpload, Listen, Recorder, RecorderConfig, TailscaleTls, TlsFiles};
+use crate::recorder::{AllowUpload, Listen, Recorder, RecorderConfig, TailscaleTls};
 
-mod logger;
+mod announce;
 
 pub(crate) const SPEC: Spec = Spec {
     name: "serve",
@@ -94,16 +93,15 @@ pub(crate) const SPEC: Spec = Spec {
         Opt::value("max-node-open", "N", "Most open recordings of one node. Default: no limit."),
         Opt::value("max-node-rate", "N", "Most uploads a second by one node. Default: no limit."),
         Opt::switch("group-readable", "Directories 0750 and files 0640 instead of 0700 and 0600."),
-        Opt::value(
-            "log-level",
-            "LEVEL",
-            "error, warn, info or debug, to standard error. Default info.",
-        ),
-        Opt::value(
-            "ready-fd",
-            "N",
-            "Also writes the `listening on` lines to this file descriptor, a pipe or a file.",
-        ),
+        daemon::LOG_LEVEL,
+        daemon::READY_FD,
+        announce::CONTROL,
+        announce::TOKEN_FILE,
+        announce::CA,
+        announce::PIN,
+        announce::ADDRESSES,
+        announce::TAGS,
+        announce::NAME,
     ],
     about: "Listens for recordings and stores them in a directory, docs/storage.md says how. HTTP/1.1 and \
             HTTP/2 come in on the same port, from castkeep's clients and from stock ones.\n\
@@ -131,14 +129,9 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
             "serve: `{shown}` is too much; --dst names the directory"
         )));
     }
-    let levels = [
-        ("error", log::LevelFilter::Error),
-        ("warn", log::LevelFilter::Warn),
-        ("info", log::LevelFilter::Info),
-        ("debug", log::LevelFilter::Debug),
-    ];
-    logger::install(args.choice("log-level", &levels)?.unwrap_or(log::LevelFilter::Info));
+    daemon::start_log(args)?;
     let config = config(args)?;
+    let announced = announce::config(args, &config)?;
     let from_tailscale = config.tailscale_tls.is_some();
     // Before it listens: who has seen the line may send a signal.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
@@ -152,7 +145,8 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
     let recorder = Recorder::start(config).map_err(|e| Failure::new(e.to_string()))?;
     starting.store(false, Ordering::SeqCst);
     log::info!("{}", recorder.describe());
-    tell_ready(args, &recorder)?;
+    let announcer = announced.map(|config| announce::start(config, &recorder)).transpose()?;
+    daemon::tell_ready(args, recorder.addresses(), recorder.metrics_addresses())?;
     for signal in signals.forever() {
         if signal != SIGHUP {
             break;
@@ -174,7 +168,11 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
     if let Err(e) = second {
         log::warn!("a second signal will not be heard: {e}");
     }
+    if let Some(announcer) = &announcer {
+        announcer.withdraw();
+    }
     recorder.stop();
+    drop(announcer);
     log::info!("stopped");
     Ok(Exit::OK)
 }
@@ -196,28 +194,7 @@ fn config(args: &Args) -> Result<RecorderConfig, Failure> {
         tls = (None, None, None);
     }
     let has_tls = config.tailscale_tls.is_some();
-    config.tls = match tls {
-        (Some(cert), Some(key), client_ca) => Some(TlsFiles { cert, key, client_ca }),
-        (None, None, None) => None,
-        (Some(cert), None, _) => {
-            let cert = cert.display();
-            return Err(Failure::usage(format!(
-                "--tls-cert {cert}: its private key is missing; give --tls-key FILE"
-            )));
-        }
-        (None, Some(key), _) => {
-            let key = key.display();
-            return Err(Failure::usage(format!(
-                "--tls-key {key}: its certificate is missing; give --tls-cert FILE"
-            )));
-        }
-        (None, None, Some(ca)) => {
-            return Err(Failure::usage(format!(
-                "--client-ca {}: client certificates need TLS; give --tls-cert FILE and --tls-key FILE",
-                ca.display()
-            )));
-        }
-    };
+    config.tls = daemon::tls_files(tls)?;
     let listen = args.list("listen")?;
     config.listen = if listen.is_empty() {
         vec![SocketAddr::from(([127, 0, 0, 1], 8080)).into()]
@@ -230,7 +207,7 @@ fn config(args: &Args) -> Result<RecorderConfig, Failure> {
     let metrics = args.list("metrics-listen")?;
     config.metrics_listen = metrics
         .iter()
-        .map(|text| parse_address("--metrics-listen", text))
+        .map(|text| daemon::parse_address("--metrics-listen", text))
         .collect::<Result<_, _>>()?;
     let allow = args.list("allow-upload")?;
     if !allow.is_empty() {
@@ -271,36 +248,7 @@ fn parse_listen(text: &str, has_tls: bool) -> Result<Listen, Failure> {
             return Err(Failure::usage(format!("--listen {text}: {what}")));
         }
     };
-    Ok(Listen { address: parse_address("--listen", address)?, clear })
-}
-
-fn parse_address(flag: &str, text: &str) -> Result<SocketAddr, Failure> {
-    text.parse().map_err(|_| {
-        let like = "an IP address and a port, such as 127.0.0.1:8080 or [::1]:8080";
-        Failure::usage(format!("{flag}: `{text}` is not {like}"))
-    })
-}
-
-/// One line an address, on standard output and on the descriptor that was asked for: scripts wait for it.
-fn tell_ready(args: &Args, recorder: &Recorder) -> Result<(), Failure> {
-    let mut lines = String::new();
-    for address in recorder.addresses() {
-        lines.push_str(&format!("listening on {address}\n"));
-    }
-    for address in recorder.metrics_addresses() {
-        lines.push_str(&format!("metrics on {address}\n"));
-    }
-    // Standard output may be closed: nobody waits then.
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(lines.as_bytes()).and_then(|()| out.flush());
-    if let Some(fd) = args.parse_as::<u32>("ready-fd", "the number of an open file descriptor")? {
-        std::fs::OpenOptions::new()
-            .write(true)
-            .open(format!("/proc/self/fd/{fd}"))
-            .and_then(|mut file| file.write_all(lines.as_bytes()))
-            .map_err(|e| Failure::new(format!("--ready-fd {fd}: {e}")))?;
-    }
-    Ok(())
+    Ok(Listen { address: daemon::parse_address("--listen", address)?, clear })
 }
 
 #[cfg(test)]

@@ -77,6 +77,8 @@ pub use self::log::Level;
 pub use self::log::{LogFacade, LogSink, NoLog};
 pub use self::outcome::{Outcome, Transition};
 pub use self::polled::{Notice, Polled, SessionId, Settings};
+#[cfg(feature = "control")]
+pub(crate) use self::tls::explain as explain_tls;
 #[cfg(feature = "tls")]
 pub use self::tls::{Tls, TlsConfig, TlsError};
 #[cfg(feature = "ask")]

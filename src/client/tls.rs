@@ -127,7 +127,7 @@ impl Tls {
         Ok(Self { h2: Arc::new(h2), http1: Arc::new(http1) })
     }
 
-    pub(super) fn connection(&self, name: &str, http2: bool) -> Result<ClientConnection, Error> {
+    pub(crate) fn connection(&self, name: &str, http2: bool) -> Result<ClientConnection, Error> {
         let name = ServerName::try_from(name.to_owned())
             .map_err(|_| Error::Misuse(Misuse::BadParameter))?;
         let config = if http2 { &self.h2 } else { &self.http1 };
@@ -254,7 +254,7 @@ impl ServerCertVerifier for Verifier {
 }
 
 /// What is wrong and what to do about it. The options named are those of the program.
-pub(super) fn explain(why: &rustls::Error) -> String {
+pub(crate) fn explain(why: &rustls::Error) -> String {
     use rustls::AlertDescription as Alert;
     let text = match why {
         rustls::Error::InvalidCertificate(why) => match why {

@@ -125,6 +125,13 @@ impl Registry {
         }
     }
 
+    /// Some nodes of the registry in our own format, without the roles of users: what a node is told of those who may come in.
+    #[must_use]
+    pub fn to_json_where(&self, keep: impl Fn(&Node) -> bool) -> String {
+        let nodes = self.0.nodes.iter().filter(|node| keep(node)).map(own_nodes::to_json);
+        json!({"castkeepNodes": 1, "nodes": nodes.collect::<Vec<_>>()}).to_string()
+    }
+
     /// The registry in our own format, on one line.
     #[must_use]
     pub fn to_json(&self) -> String {

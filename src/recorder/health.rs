@@ -21,7 +21,12 @@ use crate::http1::{self, HeadError};
 use crate::limits;
 
 /// Answers one request and closes.
-pub(crate) fn serve(shared: &Shared, mut tcp: TcpStream) {
+pub(crate) fn serve(shared: &Shared, tcp: TcpStream) {
+    exchange(tcp, |path| answer(shared, path));
+}
+
+/// The same for whatever answers.
+pub(crate) fn exchange(mut tcp: TcpStream, answer: impl Fn(&str) -> Answer) {
     let end = Instant::now() + duration(limits::METRICS_TIME);
     if tcp.set_nonblocking(false).is_err() {
         return;
@@ -30,7 +35,12 @@ pub(crate) fn serve(shared: &Shared, mut tcp: TcpStream) {
     let answer = loop {
         match http1::parse_request(&head) {
             Ok(Some((request, _))) => {
-                break answer(shared, request.method, request.path());
+                let (method, path) = (request.method, request.path());
+                break if method == "GET" || method == "HEAD" {
+                    Answer { head_only: method == "HEAD", ..answer(path) }
+                } else {
+                    Answer::text(405, "only GET and HEAD are answered here")
+                };
             }
             Ok(None) => {}
             Err(HeadError::TooLarge) => break Answer::text(431, "request too large"),
@@ -72,33 +82,34 @@ pub(crate) fn serve(shared: &Shared, mut tcp: TcpStream) {
     while limited(&tcp, end).is_ok() && matches!(tcp.read(&mut [0u8; 512]), Ok(1..)) {}
 }
 
-struct Answer {
+/// What is said.
+pub(crate) struct Answer {
     status: u16,
     body: String,
     head_only: bool,
 }
 
 impl Answer {
-    fn text(status: u16, text: &str) -> Self {
+    pub(crate) fn text(status: u16, text: &str) -> Self {
         Self { status, body: format!("{text}\n"), head_only: false }
+    }
+
+    /// A page for Prometheus.
+    pub(crate) fn page(body: String) -> Self {
+        Self { status: 200, body, head_only: false }
     }
 }
 
-fn answer(shared: &Shared, method: &str, path: &str) -> Answer {
-    let mut answer = match path {
-        _ if method != "GET" && method != "HEAD" => {
-            return Answer::text(405, "only GET and HEAD are answered here");
-        }
+fn answer(shared: &Shared, path: &str) -> Answer {
+    match path {
         "/healthz" => Answer::text(200, "ok"),
         "/readyz" => match ready(shared) {
             Ok(()) => Answer::text(200, "ready"),
             Err(why) => Answer::text(503, why),
         },
-        "/metrics" => Answer { status: 200, body: metrics(shared), head_only: false },
+        "/metrics" => Answer::page(metrics(shared)),
         _ => Answer::text(404, "there are /healthz, /readyz and /metrics"),
-    };
-    answer.head_only = method == "HEAD";
-    answer
+    }
 }
 
 /// Whether new recordings can be taken, asked for now.
@@ -190,27 +201,28 @@ fn metrics(shared: &Shared) -> String {
     page.text
 }
 
+/// A page for Prometheus in the making.
 #[derive(Default)]
-struct Page {
-    text: String,
+pub(crate) struct Page {
+    pub(crate) text: String,
 }
 
 impl Page {
-    fn counter(&mut self, name: &str, help: &str, value: u64) {
+    pub(crate) fn counter(&mut self, name: &str, help: &str, value: u64) {
         self.one(name, "counter", help);
         self.value(name, "", value);
     }
 
-    fn gauge(&mut self, name: &str, help: &str, value: u64) {
+    pub(crate) fn gauge(&mut self, name: &str, help: &str, value: u64) {
         self.one(name, "gauge", help);
         self.value(name, "", value);
     }
 
-    fn one(&mut self, name: &str, kind: &str, help: &str) {
+    pub(crate) fn one(&mut self, name: &str, kind: &str, help: &str) {
         let _ = writeln!(self.text, "# HELP castkeep_{name} {help}\n# TYPE castkeep_{name} {kind}");
     }
 
-    fn value(&mut self, name: &str, labels: &str, value: u64) {
+    pub(crate) fn value(&mut self, name: &str, labels: &str, value: u64) {
         let _ = writeln!(self.text, "castkeep_{name}{labels} {value}");
     }
 }

@@ -193,7 +193,7 @@ impl Drop for Slot {
 }
 
 /// Says 503 without looking at what was asked. An HTTP/2 client takes it for what it is: not HTTP/2, at once.
-fn refuse_bare(mut tcp: TcpStream) {
+pub(crate) fn refuse_bare(mut tcp: TcpStream) {
     let _ = tcp.set_nonblocking(true);
     // What is unread at close turns the close into a reset, which may overtake the answer.
     let _ = tcp.read(&mut [0u8; 4096]);
@@ -250,7 +250,7 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(fd.into())
 }
 
-fn is_short_of_descriptors(error: &io::Error) -> bool {
+pub(crate) fn is_short_of_descriptors(error: &io::Error) -> bool {
     let errno = rustix::io::Errno::from_io_error(error);
     matches!(errno, Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE))
 }

@@ -18,19 +18,19 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod allow;
-mod config;
+pub(crate) mod config;
 mod connection;
-mod health;
+pub(crate) mod health;
 mod job;
-mod link;
-mod listen;
+pub(crate) mod link;
+pub(crate) mod listen;
 mod pool;
 mod renew;
 mod shared;
 pub mod storage;
 mod tailnet;
-mod tls;
-mod wake;
+pub(crate) mod tls;
+pub(crate) mod wake;
 
 pub use allow::{AllowUpload, Cidr};
 pub use config::{Listen, RecorderConfig, StartError, TailscaleTls, TlsFiles};

@@ -295,9 +295,9 @@ fn notify(c: &Connection, request: &Request, caller: &Caller) -> Result<Reply, R
     count(&c.shared.counters.events);
     if event.unrecorded {
         count(&c.shared.counters.unrecorded);
-        log::error!("ALERT event {number}: {}", escape_control(&event.sentence));
+        log::error!("ALERT event {number}: {}", event.sentence);
     } else {
-        log::warn!("event {number}: {}", escape_control(&event.sentence));
+        log::warn!("event {number}: {}", event.sentence);
     }
     Ok(Reply::text(201, &format!("kept as {number}")))
 }

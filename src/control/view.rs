@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use super::announced::Announced;
 use super::auth::hex;
 use super::config::ControlConfig;
+use crate::cast::text::escape_control;
 use crate::policy::notify::{EventType, NotifyRequest};
 use crate::policy::ssh::SshPolicy;
 use crate::policy::{
@@ -226,15 +227,55 @@ impl Event {
         };
         let unrecorded = notice.event_type == EventType::RecordingFailed;
         let source = [&notice.source_user, &notice.source_id].into_iter().find(|s| !s.is_empty());
-        let source = source.cloned().unwrap_or_else(|| format!("node {}", notice.src_node));
+        let source = source.map_or_else(|| format!("node {}", notice.src_node), |s| plain(s, ""));
+        let said = |text: &str| plain(text, "@");
         let mut sentence = format!(
-            "castkeep: {what}: {} as {} on {node}, from {source}, connection {}",
-            notice.ssh_user, notice.local_user, notice.connection_id
+            "castkeep: {what}: {} as {} on {}, from {source}, connection {}",
+            said(&notice.ssh_user),
+            said(&notice.local_user),
+            plain(node, ""),
+            said(&notice.connection_id)
         );
         for (recorder, message) in notice.attempts.iter().filter(|(_, message)| !message.is_empty())
         {
-            sentence.push_str(&format!("; {recorder}: {message}"));
+            sentence.push_str(&format!("; {}: {}", said(recorder), said(message)));
+        }
+        if let Some((end, _)) = sentence.char_indices().nth(SENTENCE_CHARS) {
+            sentence.truncate(end);
         }
         Ok(Self { value, sentence, unrecorded })
+    }
+}
+
+/// Without what chat systems take for markup or a call to everybody: a user name is what somebody typed at a login.
+fn plain(text: &str, more: &str) -> String {
+    let marked = |c: char| matches!(c, '<' | '>' | '&' | '`' | '*' | '[') || more.contains(c);
+    let text: String = text.chars().map(|c| if marked(c) { '?' } else { c }).collect();
+    escape_control(&text).to_string()
+}
+
+/// The rest stands in the event itself.
+const SENTENCE_CHARS: usize = 2_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sentence_is_no_markup_and_has_an_end() {
+        let body = serde_json::json!({
+            "EventType": 3, "ConnectionID": "c`1`", "SSHUser": "<!channel> @all\u{1b}[2J",
+            "LocalUser": "*r*", "castkeepUser": "alice@example.com",
+            "RecordingAttempts": [{"Recorder": "a", "FailureMessage": "x".repeat(100_000)}],
+        });
+        let event = Event::parse("nB", body.to_string().as_bytes()).unwrap();
+        let text = &event.sentence;
+        assert!(event.unrecorded && text.contains("from alice@example.com"), "{text:.300}");
+        assert!(
+            !text.contains(['<', '>', '`', '*', '\u{1b}']) && !text.contains("@all"),
+            "{text:.300}"
+        );
+        assert!(text.len() < 3 * SENTENCE_CHARS);
+        assert_eq!(event.value, body, "the event itself is as it was told");
     }
 }

@@ -14,8 +14,9 @@ use jsonc_parser::ast::{Object, ObjectProp, Value};
 use super::diagnostic::Diagnostic;
 use super::hujson::{self, Caps, start};
 use super::reader::Reader;
-use super::rule::{Action, Rule, SshTest, read_rule, read_test};
+use super::rule::{Action, Rule, read_rule};
 use super::selector::{Names, Network, check_tag, is_user, login};
+use super::test_entry::{SshTest, read_test};
 use crate::limits;
 
 /// A policy file that was read whole and is right. Clones share it.

@@ -45,6 +45,7 @@ mod selector;
 pub mod ssh;
 pub mod ssh_tests;
 mod status;
+mod test_entry;
 #[cfg(test)]
 mod tests;
 mod timestamp;
@@ -56,6 +57,7 @@ pub use file::PolicyFile;
 pub use messages::Messages;
 pub use nodes::{Node, RecorderPort, Registry, User};
 pub use recorders::{LiveRecorder, Recorder, Recorders};
-pub use rule::{Action, CheckPeriod, Party, Rule, SshTest};
+pub use rule::{Action, CheckPeriod, Rule};
 pub use selector::{Account, Network, Source, Target};
+pub use test_entry::{Party, SshTest};
 pub use timestamp::Timestamp;

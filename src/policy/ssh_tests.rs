@@ -16,7 +16,7 @@ use super::diagnostic::Position;
 use super::file::PolicyFile;
 use super::nodes::{Node, Registry, User};
 use super::recorders::Recorders;
-use super::rule::{Party, SshTest};
+use super::test_entry::{Party, SshTest};
 use crate::limits::{POLICY_DIAGNOSTICS, POLICY_TEST_QUESTIONS};
 
 /// How one test went.

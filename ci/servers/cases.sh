@@ -365,6 +365,47 @@ background_job_holds_the_pipe() {
     kill "$(cat "$home/job")" && rm "$home/job"
 }
 
+# Nobody names a recorder here: an agent is asked, which has a policy and says so when it changes. ci/servers/policy is the whole of it.
+by_policy() {
+    ip addr add 100.64.0.21/32 dev lo 2>/dev/null || true
+    chmod 755 .
+    a_policy "{ \"action\": \"accept\", \"src\": [\"alice@example.com\"], \"dst\": [\"tag:web\"], \"users\": [\"$user\"], \"recorder\": [\"tag:rec\"], \"enforceRecorder\": true }"
+    cat >nodes.json <<'N'
+{"castkeepNodes":1,"nodes":[
+ {"id":"nWeb","name":"web1.example","addresses":["100.64.0.7"],"tags":["tag:web"]},
+ {"id":"nA","name":"laptop.example","addresses":["127.0.0.1"],"user":"alice@example.com","userID":1},
+ {"id":"nRec","name":"rec1.example","addresses":["100.64.0.21"],"tags":["tag:rec"],"recorder":{"port":8103}}]}
+N
+    "$bin" serve --listen 100.64.0.21:8103 --dst a --min-free 1 --allow-upload 100.64.0.0/10 --log-level error >>a.log 2>&1 &
+    rm -f /run/castkeep/agent.sock
+    "$bin" agent --policy policy.hujson --nodes nodes.json --node nWeb --socket /run/castkeep/agent.sock --state agent 2>agent.log >agent.out &
+    eventually test -S /run/castkeep/agent.sock
+    eventually is_free "$port"
+    server_start '"policy": "unix:/run/castkeep/agent.sock", "grace": "3s"'
+    eventually listens "$port"
+    status_of client 'echo by policy; exit 3' >out
+    expect "status and output" "$status $(cat out)" '3 by policy'
+    whole kind=exec
+    expect source "$(said header srcNodeID) $(said header srcNodeUser) $(said header castkeep.sourceBy)" 'nA alice@example.com registry'
+    # It is taken back while a session runs.
+    (trap - ERR; set +e; "${client[@]}" 'echo begun; exec sleep 300') >out 2>err &
+    local ssh_pid=$!
+    eventually grep -q begun out
+    a_policy ''
+    status=0
+    wait "$ssh_pid" || status=$?
+    expect "status of the revoked" "$status" 254
+    contains "what is told" "$(cat out err)" 'Access revoked.'
+    eventually no_sessions || fail "still there: $(ps ax)"
+    status_of client 'echo never' >out 2>err </dev/null
+    expect "status of the refused" "$status" 254
+    [ ! -s out ] || ! grep -qx never out || fail "it ran"
+}
+a_policy() { # RULES
+    echo "{\"groups\": {}, \"tagOwners\": {\"tag:web\": [], \"tag:rec\": []}, \"ssh\": [$1]}" >policy.new
+    mv policy.new policy.hujson
+}
+
 common=(
     "shell_on_tty|a shell on a terminal, its size and status"
     "exec_without_tty|standard output and error apart, the status"
@@ -390,6 +431,7 @@ common=(
     "rsync_goes|rsync both ways"
     "git_goes|git push and clone"
     "background_job_holds_the_pipe|as without castkeep"
+    "by_policy|an agent says who records; what it takes back ends"
 )
 # ci/servers/client.build says when it is not there.
 [ ! -x "$root/build/servers/idle_channel" ] || common+=("idle_channels|channels in which nothing is started")

@@ -39,8 +39,7 @@ machine() {
     echo "$user-more:x:$((uid + 1)):$user" >>/etc/group
     echo "$user:*:19000:0:99999:7:::" >>/etc/shadow
     chown "$uid:$uid" "$home"
-    # The prompt is something to wait for.
-    printf "PS1='ready> '\n" >"$home/.bashrc"
+    the_prompt
     printf ". ~/.bashrc\n" >"$home/.profile"
     echo 'set enable-bracketed-paste off' >"$home/.inputrc"
     ssh-keygen -q -t ed25519 -N '' -f "$work/key"
@@ -48,6 +47,9 @@ machine() {
     ssh-keygen -q -t ecdsa -N '' -f "$place/host_key_ecdsa"
     install -m 644 "$work/key.pub" "$place/authorized_keys"
 }
+
+# Something to wait for. A case that has a ~/.bashrc of its own puts it back.
+the_prompt() { printf "PS1='ready> '\n" >"$home/.bashrc"; }
 
 # A debug build on a busy machine takes its time.
 eventually() {

@@ -1,9 +1,13 @@
 /* Each allocation of a session refused in turn, from castkeep_config_new to the end: the call answers, nothing ends the process, and
  * nothing is left behind. Linked with a library whose names of the allocator are changed to those below.
  *
- *   memory RECORDER */
+ *   memory RECORDER
+ *
+ * The second time round an agent names the recorder: a child, which answers every question alike. */
 #include "rules.h"
 #include <signal.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 
 static long count, refuse_at, live;
@@ -39,6 +43,37 @@ void counted_free(void *block) {
     free(block);
 }
 
+static struct sockaddr_un agent_at;
+static int asks;
+
+/* Until it is killed. A session holds its question open, so each connection has a child of its own. */
+static void agent(int listener, const char *recorder) {
+    char line[256], answer[512], question[4096];
+    int length = snprintf(line, sizeof line,
+                          "{\"verdict\":\"accept\",\"message\":\"hello\",\"recorders\":[{\"address\":\"%s\"}],\"rejectMessage\":\"none\","
+                          "\"identity\":{\"node\":\"n\",\"nodeID\":\"i\",\"tags\":[\"tag:a\"],\"by\":\"registry\"}}\n", recorder);
+    snprintf(answer, sizeof answer, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n", (unsigned)length, line);
+    signal(SIGCHLD, SIG_IGN);
+    for (;;) {
+        int fd = accept(listener, NULL, NULL);
+        if (fd < 0) _exit(1);
+        if (fork() == 0) {
+            if (read(fd, question, sizeof question) > 0 && write(fd, answer, strlen(answer)) > 0)
+                while (read(fd, question, sizeof question) > 0) {
+                }
+            _exit(0);
+        }
+        close(fd);
+    }
+}
+
+static int set_policy(castkeep_config *config) {
+    char at[128];
+    int length = snprintf(at, sizeof at, "unix:%s", agent_at.sun_path);
+    int32_t status = castkeep_config_set_text(config, CASTKEEP_OPTION_POLICY, at, (size_t)length);
+    return status ? status : castkeep_config_set_number(config, CASTKEEP_OPTION_POLICY_WAIT_MS, 300);
+}
+
 /* 0 untouched, 1 something was answered with a failure; every other end is a defect. */
 static int scenario(const char *recorder) {
     castkeep_config *config = closed_config(recorder);
@@ -50,6 +85,8 @@ static int scenario(const char *recorder) {
     int touched = 1, running = 0;
     if (!config) goto out;
     castkeep_config_set_number(config, CASTKEEP_OPTION_START_LIMIT_MS, 3000);
+    step = "policy";
+    if (asks && (status = set_policy(config))) goto out;
     step = "client_new";
     if ((status = castkeep_client_new(config, CASTKEEP_DRIVER_POLLED, &client))) goto out;
     step = "session_new";
@@ -57,6 +94,7 @@ static int scenario(const char *recorder) {
     step = "set_text";
     if ((status = castkeep_session_set_text(session, CASTKEEP_TEXT_COMMAND, "memory", 6))) goto out;
     if ((status = castkeep_session_set_text(session, CASTKEEP_TEXT_TERM, "xterm", 5))) goto out;
+    if (asks && (status = castkeep_session_set_text(session, CASTKEEP_TEXT_SOURCE_ADDRESS, "192.0.2.7:22", 12))) goto out;
     step = "open";
     if ((status = castkeep_session_open(session))) goto out;
     step = NULL;
@@ -94,10 +132,10 @@ out:
     return touched;
 }
 
-int main(int argc, char **argv) {
+static void each(const char *recorder) {
     long n, failing = 0, total;
-    if (argc != 2) return 64;
-    HOLDS(scenario(argv[1]) == 0);
+    count = live = refuse_at = 0;
+    HOLDS(scenario(recorder) == 0);
     total = count;
     HOLDS(total > 20);
     for (n = 1; n <= total; n++) {
@@ -108,7 +146,7 @@ int main(int argc, char **argv) {
         if (child == 0) {
             count = live = 0;
             refuse_at = n;
-            status = scenario(argv[1]);
+            status = scenario(recorder);
             fflush(stdout);
             _exit(status);
         }
@@ -121,6 +159,25 @@ int main(int argc, char **argv) {
     }
     HOLDS(failing > total / 2);
     printf("      %ld allocations, of which %ld, refused, were told\n", total, failing);
-    part("each allocation refused in turn: an answer, no abort, nothing left");
+    part(asks ? "the same while an agent names the recorder" : "each allocation refused in turn: an answer, no abort, nothing left");
+}
+
+int main(int argc, char **argv) {
+    pid_t child;
+    int listener;
+    if (argc != 2) return 64;
+    each(argv[1]);
+    if (!castkeep_has(CASTKEEP_CAP_POLICY)) return failures != 0;
+    agent_at.sun_family = AF_UNIX;
+    snprintf(agent_at.sun_path, sizeof agent_at.sun_path, "/tmp/castkeep-memory-%ld.sock", (long)getpid());
+    listener = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (bind(listener, (struct sockaddr *)&agent_at, sizeof agent_at) != 0 || listen(listener, 64) != 0) return 65;
+    fflush(stdout);
+    child = fork();
+    if (child == 0) agent(listener, argv[1]);
+    asks = 1;
+    each(argv[1]);
+    kill(child, SIGKILL);
+    unlink(agent_at.sun_path);
     return failures != 0;
 }

@@ -75,6 +75,13 @@ static void on_config(void) {
     TRY(castkeep_config_set_text(config, CASTKEEP_OPTION_REJECT_MESSAGE, "x", absurd), CASTKEEP_STATUS_TOO_BIG);
     TRY(castkeep_config_set_text(config, CASTKEEP_OPTION_RING_BYTES, "x", 1), BAD);
     TRY(castkeep_config_set_text(config, -1, "x", 1), BAD);
+    if (castkeep_has(CASTKEEP_CAP_POLICY)) {
+        /* Whom to record is not asked in clear text over a network. */
+        TRY(castkeep_config_set_text(config, CASTKEEP_OPTION_POLICY, "192.0.2.7:80", 12), BAD);
+        TRY(castkeep_config_set_text(config, CASTKEEP_OPTION_POLICY, "unix:relative", 13), BAD);
+        TRY(castkeep_config_set_text(config, CASTKEEP_OPTION_POLICY_TOKEN, "two words", 9), BAD);
+        TRY(castkeep_config_set_number(config, CASTKEEP_OPTION_POLICY_AS_CONFIGURED, 2), BAD);
+    }
     TRY(castkeep_config_set_number(NULL, CASTKEEP_OPTION_RING_BYTES, 65536), BAD);
     TRY(castkeep_config_set_number(config, CASTKEEP_OPTION_RING_BYTES, 0), BAD);
     TRY(castkeep_config_set_number(config, CASTKEEP_OPTION_RING_BYTES, UINT64_MAX), BAD);

@@ -6,6 +6,7 @@ mod client_support;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use castkeep::client::{
     Client, ClientConfig, Decision, ExitStatus, Metadata, Outcome, RecorderAddr, Start, Stream,
     Tls, TlsConfig,
 };
-use client_support::disk::{Dir, Serve, parts};
+use client_support::disk::{CASTKEEP, Dir, Serve, parts};
 use client_support::{join, tell};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, PublicKeyData as _,
@@ -154,4 +155,33 @@ fn a_recorder_that_asks_for_a_certificate_gets_it() {
     config.cert_pem = own.cert.into_bytes();
     config.key_pem = own.key.into_bytes();
     assert!(works(&server, "rec.example", &config, true));
+}
+
+#[test]
+fn an_authority_in_the_place_of_a_certificate_is_named() {
+    let dir = Dir::new();
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let cert = params.self_signed(&key).unwrap();
+    let pin = Sha256::digest(key.subject_public_key_info()).into();
+    let own = Pair { cert: cert.pem(), key: key.serialize_pem(), pin };
+    let server = serve(&dir.0, &own, None);
+    let ca = dir.0.join("cert");
+    let said = Command::new(CASTKEEP)
+        .args([
+            "record",
+            "--enforce",
+            "--recorders",
+            &format!("https://localhost:{}", server.addr.port()),
+        ])
+        .arg("--tls-ca")
+        .arg(&ca)
+        .args(["--", "true"])
+        .env("CASTKEEP_CONFIG", "")
+        .output()
+        .unwrap();
+    assert_eq!(said.status.code(), Some(254));
+    let text = String::from_utf8(said.stderr).unwrap();
+    assert!(text.contains("is that of an authority"), "{text}");
 }

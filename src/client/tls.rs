@@ -273,6 +273,12 @@ pub(crate) fn explain(why: &rustls::Error) -> String {
             CertificateError::ApplicationVerificationFailure => {
                 "the recorder's key is none of those pinned (--tls-pin)"
             }
+            // What `openssl req -x509` makes unless it is told otherwise.
+            CertificateError::Other(other)
+                if format!("{other:?}").contains("CaUsedAsEndEntity") =>
+            {
+                "the recorder's certificate is that of an authority (CA:TRUE): give it one that the authority has signed, or pin its key"
+            }
             _ => return format!("the recorder's certificate: {why}"),
         },
         rustls::Error::AlertReceived(Alert::CertificateRequired) => {

@@ -34,6 +34,8 @@ pub mod upload;
 #[cfg(feature = "policy")]
 mod suggest;
 
+#[cfg(feature = "agent")]
+pub mod agent;
 #[cfg(feature = "cli")]
 pub mod cli;
 #[cfg(feature = "polled")]

@@ -368,3 +368,57 @@ pub const EVENTS_ANSWER_BYTES: usize = 1024 * 1024;
 pub const WEBHOOK_TIME: Span = Span::from_secs(20);
 /// How often a webhook may refuse an event as such before the event is passed over.
 pub const WEBHOOK_REFUSALS: u32 = 10;
+
+// ---- agent ----
+
+/// Answer of control: a policy of thousands of rules and ten thousand nodes is a few MiB.
+pub const AGENT_ANSWER_BYTES: usize = 16 * 1024 * 1024;
+/// The last good answer on disk; one that was made of local files can have a whole registry in it.
+pub const AGENT_STATE_BYTES: usize = 64 * 1024 * 1024;
+/// How long control may hold a request back until there is news: below what proxies between cut at 60 s.
+pub const AGENT_POLL_WAIT: Span = Span::from_secs(50);
+/// Time for an answer of control, beside what it may hold it back.
+pub const AGENT_ANSWER_TIME: Span = Span::from_secs(10);
+/// How often files of a policy are looked at.
+pub const AGENT_FILE_TICK: Span = Span::from_ms(500);
+/// A file that was changed less than this ago is read again: its time stamp may be that of an earlier half.
+pub const AGENT_FILE_SETTLE: Span = Span::from_secs(2);
+/// How often the LocalAPI is asked which nodes there are.
+pub const AGENT_STATUS_TICK: Span = Span::from_secs(15);
+/// WhoIs for one decision: the asking client waits 5 s for all of it.
+pub const AGENT_WHOIS: Span = Span::from_secs(2);
+/// How long a question waits for the first look at the source, when there is no policy yet. With [`AGENT_WHOIS`] less than a
+/// client waits.
+pub const AGENT_FIRST_WAIT: Span = Span::from_secs(2);
+/// A running session is asked about anew this often, for rules that expire.
+pub const AGENT_WATCH_TICK: Span = Span::from_secs(30);
+/// Connections to the agent at a time; one is held by each running session that watches its verdict.
+pub const AGENT_CONNECTIONS: usize = 1024;
+/// The same of one user that is not root: nobody keeps the others out. All of them together leave root a quarter.
+pub const AGENT_CONNECTIONS_PER_USER: usize = 128;
+/// Time for a request, head and body.
+pub const AGENT_REQUEST: Span = Span::from_secs(5);
+/// How long an asker may leave an answer unread.
+pub const AGENT_WRITE: Span = Span::from_secs(5);
+/// Body of a question.
+pub const DECIDE_BYTES: usize = 4 * 1024;
+/// Levels of JSON in a question or a notification: three are used, later versions may have more.
+pub const ASKED_LEVELS: usize = 16;
+/// Line of an answer.
+pub const VERDICT_BYTES: usize = 8 * 1024;
+/// A name in a question: user, node, login, connection.
+pub const QUESTION_TEXT_BYTES: usize = 512;
+/// A notification, with an attempt for each of [`RECORDERS_MAX`].
+pub const NOTIFY_BYTES: usize = 64 * 1024;
+/// Notifications that wait for control.
+pub const SPOOL_EVENTS: usize = 1_000;
+/// Bytes of them.
+pub const SPOOL_BYTES: u64 = 8 * 1024 * 1024;
+/// Notifications of one user that is not root among them: nobody drives out what others told.
+pub const SPOOL_EVENTS_PER_USER: usize = 100;
+/// Notifications of one user that is not root in a minute: each costs a flush, a line in the log, and at worst an alert.
+pub const NOTIFY_PER_MINUTE: u32 = 60;
+/// Connections whose source is remembered for notifications.
+pub const AGENT_REMEMBERED: usize = 4_096;
+/// How long the system log may take a message.
+pub const SYSLOG_TIME: Span = Span::from_secs(1);

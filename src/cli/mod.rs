@@ -4,6 +4,7 @@
 //! environment and the configuration file into `Args`, in that order of precedence, and knows `--help` and `--version`.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod agent;
 mod args;
 mod asked;
 mod cat;
@@ -63,6 +64,7 @@ const COMMANDS: &[Command] = &[
     Command { spec: &policy::SPEC, run: policy::run },
     Command { spec: &demo::SPEC, run: demo::run },
     Command { spec: &control::SPEC, run: control::run },
+    Command { spec: &agent::SPEC, run: agent::run },
 ];
 
 /// Runs the program with the given arguments (the first is the program's name) and says how it ended. Errors are printed.

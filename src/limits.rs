@@ -400,14 +400,8 @@ pub const AGENT_CONNECTIONS_PER_USER: usize = 128;
 pub const AGENT_REQUEST: Span = Span::from_secs(5);
 /// How long an asker may leave an answer unread.
 pub const AGENT_WRITE: Span = Span::from_secs(5);
-/// Body of a question.
-pub const DECIDE_BYTES: usize = 4 * 1024;
 /// Levels of JSON in a question or a notification: three are used, later versions may have more.
 pub const ASKED_LEVELS: usize = 16;
-/// Line of an answer.
-pub const VERDICT_BYTES: usize = 8 * 1024;
-/// A name in a question: user, node, login, connection.
-pub const QUESTION_TEXT_BYTES: usize = 512;
 /// A notification, with an attempt for each of [`RECORDERS_MAX`].
 pub const NOTIFY_BYTES: usize = 64 * 1024;
 /// Notifications that wait for control.

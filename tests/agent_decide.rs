@@ -178,6 +178,39 @@ fn whois_goes_before_the_registry_and_alone_for_the_tailnet() {
 }
 
 #[test]
+fn nodes_and_our_own_name_come_from_the_localapi() {
+    keep_log();
+    let dir = Temp::new("live");
+    let socket = dir.join("tailscaled.sock");
+    let api = LocalApiServer::start(&socket);
+    let node = |id: &str, ip: &str, user: u64, tags: &[&str]| {
+        json!({"ID": id, "DNSName": format!("{}.tail1.ts.net.", id.to_lowercase()), "UserID": user,
+            "PublicKey": format!("nodekey:{}", if id == "nA" { "aa" } else { "bb" }.repeat(32)), "TailscaleIPs": [ip], "Tags": tags, "Online": true})
+    };
+    let status = json!({"BackendState": "Running", "Self": node("nB", "100.64.0.7", 2, &["tag:prod"]),
+        "Peer": {"nodekey:1": node("nA", "100.64.0.5", 3, &[])},
+        "User": {"2": {"ID": 2, "LoginName": "tagged-devices"}, "3": {"ID": 3, "LoginName": "alice@example.com"}}});
+    api.set_status(&status.to_string());
+    api.add(&Peer::new("nA", "100.64.0.5"));
+    let text = r#"{"tagOwners": {"tag:prod": ["alice@example.com"]},
+        "ssh": [{"action": "accept", "src": ["alice@example.com"], "dst": ["tag:prod"], "users": ["root"]}]}"#;
+    let source = SourceConfig::Files { policy: dir.file("policy.hujson", text), nodes: None };
+    let mut config = config(&dir, source);
+    config.tailscale = Some(socket);
+    let agent = start(config);
+    let verdict = decide(
+        agent.socket(),
+        json!({"sshUser": "root", "sourceIP": "100.64.0.5", "sourcePort": 4}),
+    );
+    assert_eq!(
+        (&verdict["verdict"], &verdict["identity"]["by"]),
+        (&json!("accept"), &json!("whois")),
+        "{verdict} {:?}",
+        logged("policy.hujson")
+    );
+}
+
+#[test]
 fn a_policy_file_is_compiled_here_and_its_edits_are_seen() {
     keep_log();
     let dir = Temp::new("files");

@@ -35,8 +35,7 @@ impl Question {
         let text = |key: &str| match body.get(key) {
             None | Some(Value::Null) => Ok(String::new()),
             Some(Value::String(text))
-                if text.len() <= limits::QUESTION_TEXT_BYTES
-                    && !text.chars().any(char::is_control) =>
+                if text.len() <= limits::ASK_FIELD_BYTES && !text.chars().any(char::is_control) =>
             {
                 Ok(text.clone())
             }
@@ -102,7 +101,7 @@ impl Verdict {
         self
     }
 
-    /// One line of the answer, with its line feed; within [`limits::VERDICT_BYTES`].
+    /// One line of the answer, with its line feed; within [`limits::ASK_LINE_BYTES`].
     pub(super) fn line(&self) -> String {
         let accepted = match &self.ruling {
             Ruling::Reject(message) => {
@@ -118,7 +117,7 @@ impl Verdict {
         let mut message_bytes = MESSAGE_BYTES;
         loop {
             let line = format!("{}\n", self.accept_json(&accepted, &who, message_bytes));
-            if line.len() <= limits::VERDICT_BYTES {
+            if line.len() <= limits::ASK_LINE_BYTES {
                 return line;
             }
             // What a session can do without, least wanted first.
@@ -214,7 +213,7 @@ mod tests {
             r#"{"sshUser":"a","sourceIP":"a"}"#,
             r#"{"sshUser":"a","sourcePort":65536}"#,
             r#"{"sshUser":"a","watch":1}"#,
-            &format!(r#"{{"sshUser":"{}"}}"#, "a".repeat(limits::QUESTION_TEXT_BYTES + 1)),
+            &format!(r#"{{"sshUser":"{}"}}"#, "a".repeat(limits::ASK_FIELD_BYTES + 1)),
         ] {
             assert!(Question::parse(bad.as_bytes()).is_err(), "{bad}");
         }
@@ -229,7 +228,7 @@ mod tests {
             tls: Some("t".repeat(253)),
         };
         let accepted = Accepted {
-            local_user: "l".repeat(limits::QUESTION_TEXT_BYTES),
+            local_user: "l".repeat(limits::ASK_FIELD_BYTES),
             message: long.clone(),
             record: true,
             recorders: vec![recorder; limits::RECORDERS_MAX],
@@ -253,7 +252,7 @@ mod tests {
         assert!(verdict.line().contains("\"reject\""), "and not half a name");
         let verdict = Verdict { version: u64::MAX, ruling: Ruling::Accept(accepted.into()), who };
         let line = verdict.line();
-        assert!(line.len() <= limits::VERDICT_BYTES && line.ends_with('\n'), "{}", line.len());
+        assert!(line.len() <= limits::ASK_LINE_BYTES && line.ends_with('\n'), "{}", line.len());
         let value: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["recorders"].as_array().unwrap().len(), RECORDERS_KEPT);
     }

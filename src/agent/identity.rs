@@ -42,7 +42,7 @@ impl By {
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::Claimed => "claimed",
-            Self::Nobody => "nobody",
+            Self::Nobody => "unknown",
             Self::Registry => "registry",
             Self::Whois => "whois",
         }
@@ -83,7 +83,9 @@ impl Identity {
             map.insert("userID".into(), json!(id));
             map.insert("user".into(), json!(login));
         }
-        map.insert("by".into(), json!(self.by.word()));
+        if self.by != By::Nobody {
+            map.insert("by".into(), json!(self.by.word()));
+        }
         Value::Object(map)
     }
 }

@@ -177,7 +177,7 @@ fn said(who: &Identity) -> String {
     let at = who.address.map_or_else(String::new, |address| format!(" at {address}"));
     let name = match &who.user {
         Some((login, _)) => format!("{login} on {}", who.name),
-        None if who.by == By::Nobody => "somebody unknown".to_owned(),
+        None if who.by == By::Nobody => "somebody".to_owned(),
         None => who.name.clone(),
     };
     format!("{name}{at} ({})", who.by.word())
@@ -250,7 +250,7 @@ fn read_request(stream: &mut UnixStream, until: Instant) -> Result<Request, Ende
             continue;
         };
         let (make, most): (fn(Vec<u8>) -> Request, usize) = match head.path() {
-            "/castkeep/1/decide" => (Request::Decide, limits::DECIDE_BYTES),
+            "/castkeep/1/decide" => (Request::Decide, limits::ASK_BYTES),
             "/castkeep/1/notify" => (Request::Notify, limits::NOTIFY_BYTES),
             _ => return Err(refused(404, "there are /castkeep/1/decide and /castkeep/1/notify")),
         };

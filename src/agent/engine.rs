@@ -143,7 +143,7 @@ impl Policy {
                 "the policy asks for a check in a browser, which only Tailscale's SSH server can make"
                     .into(),
             ),
-            Evaluation::Reject { message, .. } => Ruling::Reject(message.trim_end().to_owned()),
+            Evaluation::Reject { message, .. } => Ruling::Reject(plain(message.trim_end())),
         }
     }
 
@@ -353,3 +353,12 @@ pub(super) fn complete_notification(
 
 /// The capability version that these notifications came with; whoever asks the agent may name its own.
 const CAP_VERSION: i64 = 62;
+
+/// Upstream's words name a product that need not be there.
+fn plain(message: &str) -> String {
+    let own = message.strip_prefix("tailscale: ").unwrap_or(message);
+    match own.strip_prefix("tailnet policy") {
+        Some(rest) => format!("the policy{rest}"),
+        None => own.to_owned(),
+    }
+}

@@ -21,7 +21,7 @@ use super::sys::Wants;
 use super::transport::{Got, Transport};
 use crate::error::Error;
 use crate::limits;
-use crate::session::{Action, AttemptText, Event, LinkEvent, LinkId};
+use crate::session::{Action, AttemptText, Event, LinkEvent, LinkId, PolicyText};
 use crate::time::{Span, Tick};
 
 pub(super) struct Worker {
@@ -420,7 +420,7 @@ fn report(shared: &Shared, slot: &Slot, event: Event, trouble: Option<&str>) {
                 observer(&Transition { from, to, reason });
             }
         }
-        Event::Policy { error } => log(Level::Warn, format_args!("{id}: policy: {error}")),
+        Event::Policy { error } => log(Level::Warn, format_args!("{id}: {}", PolicyText(error))),
         Event::Incomplete { bytes } => {
             log(Level::Error, format_args!("{id}: {bytes} bytes are not known to be stored"));
         }

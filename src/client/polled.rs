@@ -31,11 +31,11 @@ use super::transport::{Got, Transport};
 use crate::cast::{ExitStatus, Stream};
 use crate::error::{Error, Link, Misuse};
 use crate::limits;
-#[cfg(feature = "ask")]
-use crate::session::POLICY;
 use crate::session::{
     Action, AttemptText, Event, LinkEvent, LinkId, Machine, Protocols, State, Stats,
 };
+#[cfg(feature = "ask")]
+use crate::session::{POLICY, PolicyText};
 use crate::space;
 use crate::time::Tick;
 
@@ -994,7 +994,7 @@ impl Driven {
             }
             #[cfg(feature = "ask")]
             Event::Policy { error } => {
-                log.log(Level::Warn, format_args!("{id}: policy: {error}"));
+                log.log(Level::Warn, format_args!("{id}: {}", PolicyText(error)));
                 None
             }
             Event::Transition { from, to, reason } => {

@@ -84,5 +84,7 @@ pub use config::{Config, Deadlines, OnFailure, Protocols, Recorder, Release};
 pub use machine::Machine;
 pub use report::AttemptText;
 #[cfg(feature = "ask")]
+pub use report::PolicyText;
+#[cfg(feature = "ask")]
 pub use state::POLICY;
 pub use state::{Action, Event, LinkEvent, LinkId, Reason, State, Stats};

@@ -37,3 +37,22 @@ impl fmt::Display for AttemptText<'_> {
         }
     }
 }
+
+/// Why policy could not be asked. [`Error`] speaks of recorders.
+#[cfg(feature = "ask")]
+#[derive(Clone, Copy, Debug)]
+pub struct PolicyText(pub Error);
+
+#[cfg(feature = "ask")]
+impl fmt::Display for PolicyText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Error::Link(Link::Unreachable) => f.write_str("policy cannot be asked: nobody answers"),
+            Error::Link(Link::Closed) => f.write_str("policy: the connection was closed"),
+            Error::Peer(PeerFault::Status(code)) => {
+                write!(f, "policy: unexpected status: {code} {}", http1::reason(code))
+            }
+            e => write!(f, "policy: {e}"),
+        }
+    }
+}

@@ -11,7 +11,7 @@ pub use crate::http1::fuzzing::fuzz_http1_head;
 #[cfg(feature = "http2")]
 pub use crate::http2::fuzzing::fuzz_http2_input;
 #[cfg(feature = "policy")]
-pub use crate::policy::fuzzing::fuzz_policy_file;
+pub use crate::policy::fuzzing::{fuzz_policy_file, fuzz_ssh_policy};
 #[cfg(feature = "http2")]
 pub use crate::session::fuzzing::fuzz_session_ops;
 #[cfg(feature = "http2")]
@@ -289,5 +289,24 @@ mod tests {
         let mut both = b"{}\0".to_vec();
         both.extend_from_slice(include_bytes!("policy/tests/status.json"));
         fuzz_policy_file(&both);
+    }
+
+    #[cfg(feature = "policy")]
+    #[test]
+    fn ssh_policy() {
+        let words: &[&[u8]] = &[
+            br#"{"rules":["#,
+            br#"null,"#,
+            br#"{"principals":[{"any":true}],"sshUsers":{"*":"="},"action":{"accept":true}},"#,
+            br#"{"principals":[{"node":"a"},null],"sshUsers":{"ada":""},"action":{"reject":true}},"#,
+            br#"{"principals":[{"nodeIP":"fd7a::3"}],"sshUsers":{"*":"u"},"action":{}},"#,
+            br#"{"ruleExpires":"2001-01-01T00:00:00Z","action":null},"#,
+            br#"null]}"#,
+        ];
+        run(0x5eed_001a, words, fuzz_ssh_policy);
+        // Rules in many orders, in a text that is whole.
+        rounds(300, 0x5eed_001b, &words[1..6], |rules| {
+            fuzz_ssh_policy(&[words[0], rules, words[6]].concat());
+        });
     }
 }

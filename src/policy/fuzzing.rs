@@ -9,7 +9,7 @@
 
 use super::explain::{Answer, explain};
 use super::matching::first_match;
-use super::ssh::LocalUser;
+use super::ssh::{Connection, Evaluation, Evaluator, LocalUser, SshPolicy};
 use super::{
     CompileOptions, Decider, Diagnostic, PolicyFile, Question, Recorders, Registry, Severity,
     Subject, Verdict, compile, ssh_tests,
@@ -97,3 +97,32 @@ const NODES: &[u8] = br#"{"castkeepNodes": 1, "nodes": [
     {"id": "b", "name": "b", "addresses": ["100.64.0.2"], "user": "ben@example.com"},
     {"id": "p", "name": "p", "addresses": ["100.64.0.3", "fd7a::3"], "tags": ["tag:prod"]},
     {"id": "c", "name": "c", "addresses": ["100.64.0.4"], "tags": ["tag:ci", "tag:rec"]}]}"#;
+
+/// Any bytes as a compiled policy: what is written is read again, and the index decides as going through all rules does.
+pub fn fuzz_ssh_policy(data: &[u8]) {
+    let Ok(policy) = SshPolicy::parse(data) else { return };
+    let again = SshPolicy::parse(policy.to_json().as_bytes()).expect("ours");
+    assert_eq!(again, policy, "what is written is read again");
+    let accounts = |name: &str| if name == "root" { LocalUser::Root } else { LocalUser::Other };
+    let whole = Evaluator::new(policy.clone());
+    for (src_ip, src_node_id, src_login) in
+        [("100.64.0.1", "a", "ada@example.com"), ("fd7a::3", "p", ""), ("100.64.0.9", "", "")]
+    {
+        for ssh_user in ["root", "ada", "ada+password", "*", ""] {
+            let src_ip = src_ip.parse().expect("an address");
+            let local_user = &accounts;
+            let now_unix = 1_800_000_000;
+            let c = Connection { now_unix, src_ip, src_node_id, src_login, ssh_user, local_user };
+            // The first rule that, by itself, says anything.
+            let alone = policy.rules.iter().position(|rule| {
+                let one = Evaluator::new(SshPolicy { rules: vec![rule.clone()] });
+                !matches!(one.evaluate(&c), Evaluation::Reject { rule: None, .. })
+            });
+            let decided = match whole.evaluate(&c) {
+                Evaluation::Accept { rule, .. } | Evaluation::Hold { rule, .. } => Some(rule),
+                Evaluation::Reject { rule, .. } => rule,
+            };
+            assert_eq!(decided, alone, "the first rule that matches decides");
+        }
+    }
+}

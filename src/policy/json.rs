@@ -49,12 +49,10 @@ impl<'a> Fields<'a> {
         Self { map, path }
     }
 
-    /// The value of a key, in its own case before any other; null is none.
+    /// The value of a key in any case. Of several the last one that is not null holds, as where each is decoded in its turn.
     pub(super) fn get(&self, key: &str) -> Option<&'a Value> {
-        let exact = self.map.get(key);
-        let value = exact
-            .or_else(|| self.map.iter().find(|(k, _)| k.eq_ignore_ascii_case(key)).map(|(_, v)| v));
-        value.filter(|v| !v.is_null())
+        let same = self.map.iter().filter(|(k, v)| k.eq_ignore_ascii_case(key) && !v.is_null());
+        same.map(|(_, value)| value).next_back()
     }
 
     pub(super) fn at(&self, key: &str) -> String {

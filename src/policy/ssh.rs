@@ -340,6 +340,10 @@ mod tests {
         let action = policy.rules[0].as_ref().unwrap().action.as_ref().unwrap();
         assert!(action.accept && action.on_recording_failure.is_none());
         assert_eq!(SshPolicy::parse(b"{}").unwrap(), SshPolicy::default());
+        // The last of several spellings, and null changes nothing.
+        let text = r#"{"rules":[{"action":{"accept":true,"ACCEPT":false,"Accept":null}}]}"#;
+        let policy = SshPolicy::parse(text.as_bytes()).unwrap();
+        assert!(!policy.rules[0].as_ref().unwrap().action.as_ref().unwrap().accept);
     }
 
     #[test]
